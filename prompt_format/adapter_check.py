@@ -1,0 +1,291 @@
+"""Whether the bytes of an adapter are what they must be, without mlx: config, tensors, values.
+
+The checks run cheap and safe first. Each stage reports all its faults, then stops, because the next one would read
+what is not trusted yet.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from errors import AdapterRefused, DataRefused
+from prompt_format.adapter_store import AdapterFiles
+from prompt_format.chat_template import ChatTemplate
+from prompt_format.contract import Contract
+from prompt_format.format import PromptFormat, format_for
+from prompt_format.manifest import (
+    CONFIG,
+    WEIGHTS,
+    Manifest,
+    check_files_listed,
+    file_entry,
+    generation_of,
+    read_manifest,
+)
+from prompt_format.strict_json import parse_strict
+
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+MAX_RANK = 256
+
+
+class LoraParameters(BaseModel):
+    """mlx-lm's ``lora_parameters``: y + scale * (x A) B."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    rank: int = Field(ge=1, le=MAX_RANK)
+    scale: float = Field(ge=-1000, le=1000, allow_inf_nan=False)
+    dropout: float = Field(ge=0, lt=1)
+    keys: list[str] = Field(min_length=1)
+
+
+class AdapterConfig(BaseModel):
+    """``adapter_config.json`` as this project writes it and mlx-lm reads it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    fine_tune_type: str = Field(pattern="^(lora|dora)$")
+    num_layers: int = Field(ge=1)
+    lora_parameters: LoraParameters
+    model: str
+
+
+@dataclass(frozen=True)
+class CheckedAdapter:
+    """An adapter that may be read into a slot.
+
+    Attributes:
+        modules: The layers it changes, as paths of the base model.
+        weights: The file's bytes, the ones that were checked.
+    """
+
+    name: str
+    generation: str
+    manifest: Manifest
+    format: PromptFormat
+    rank: int
+    scale: float
+    modules: tuple[str, ...]
+    weights: bytes
+
+
+def check_adapter(
+    files: AdapterFiles,
+    name: str,
+    generation: str,
+    base_fingerprint: str,
+    template: ChatTemplate,
+    shapes: Mapping[str, tuple[int, int]],
+    layers: int,
+) -> CheckedAdapter:
+    """All checks on the bytes of one generation.
+
+    Args:
+        shapes: The base's linear layers, path -> (inputs, outputs).
+        layers: How many decoder blocks the base has.
+
+    Raises:
+        AdapterRefused: With the code of the first stage that failed and all its faults.
+    """
+    manifest = check_manifest(files, name, generation)
+    prompt_format = check_fit(manifest, base_fingerprint, template)
+    config = check_config(files.config, manifest, shapes, layers)
+    modules = tuple(manifest.lora.modules)
+    check_tensors(files.weights, modules, shapes, config.lora_parameters.rank, config.fine_tune_type)
+    rank, scale = config.lora_parameters.rank, config.lora_parameters.scale
+    return CheckedAdapter(name, generation, manifest, prompt_format, rank, scale, modules, files.weights)
+
+
+def check_manifest(files: AdapterFiles, name: str, generation: str) -> Manifest:
+    """The manifest of *files*, which says truly what they are."""
+    if files.manifest is None:
+        raise AdapterRefused(
+            f"'{name}' has no manifest.json: it was not published by `training train`. To serve it all the same, "
+            "import it with `training adapters import`",
+            code="unlabelled",
+        )
+    manifest = read_manifest(files.manifest)
+    check_files_listed(manifest)
+    if manifest.name != name:
+        raise AdapterRefused("manifest.name is another adapter's", code="manifest_invalid")
+    wrong = [
+        f"files.{file}: size or SHA-256 differs from the manifest's"
+        for file, data in ((WEIGHTS, files.weights), (CONFIG, files.config))
+        if manifest.files[file] != file_entry(data)
+    ]
+    if wrong:
+        raise AdapterRefused("a file is not the one that was published", code="digest_mismatch", details=wrong)
+    made = generation_of(manifest.files[WEIGHTS].sha256, manifest.files[CONFIG].sha256, manifest.contract)
+    if not made == manifest.generation == generation:
+        raise AdapterRefused(
+            f"folder {generation}, manifest.generation {manifest.generation} and the digest of weights, config and "
+            f"contract {made} must be the same",
+            code="generation_mismatch",
+        )
+    return manifest
+
+
+def check_fit(manifest: Manifest, base_fingerprint: str, template: ChatTemplate) -> PromptFormat:
+    """The prompt format of an adapter that fits this base and this version."""
+    if manifest.base.fingerprint != base_fingerprint:
+        raise AdapterRefused(
+            f"base.fingerprint: trained on {manifest.base.fingerprint[:19]}…, the base in memory is "
+            f"{base_fingerprint[:19]}…: serve that base, or train again on this one",
+            code="base_mismatch",
+        )
+    return fitting_format(template, manifest.contract)
+
+
+def fitting_format(template: ChatTemplate, contract: Contract) -> PromptFormat:
+    """As ``format_for``, for an adapter."""
+    try:
+        return format_for(template, contract)
+    except DataRefused as error:
+        raise AdapterRefused(error.message, code="contract_mismatch", details=error.details) from None
+
+
+def check_config(raw: bytes, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> AdapterConfig:
+    """``adapter_config.json``, within bounds and equal to the manifest's LoRA block."""
+    try:
+        value = parse_strict(raw)
+    except ValueError as error:
+        raise AdapterRefused(f"{CONFIG} cannot be read: {error}", code="config_malformed") from None
+    if not isinstance(value, dict):
+        raise AdapterRefused(f"{CONFIG} is not a JSON object", code="config_malformed")
+    try:
+        config = AdapterConfig.model_validate(value)
+    except ValidationError as error:
+        rows = error.errors(include_input=False, include_url=False, include_context=False)
+        faults = [f"{'.'.join(str(part)[:64] for part in row['loc'])}: {row['type']}" for row in rows]
+        raise AdapterRefused(f"{CONFIG} is out of bounds", code="config_invalid", details=faults) from None
+    _check_config_values(config, manifest, shapes, layers)
+    return config
+
+
+def _check_config_values(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
+    parameters, lora = config.lora_parameters, manifest.lora
+    faults = []
+    if parameters.scale == 0:
+        faults.append("lora_parameters.scale: 0 makes it the base")
+    if config.num_layers > layers:
+        faults.append(f"num_layers: the base has {layers}")
+    if len(set(parameters.keys)) != len(parameters.keys):
+        faults.append("lora_parameters.keys: a key stands in it twice")
+    unknown = [module for module in lora.modules if module not in shapes]
+    if unknown:
+        faults.append(f"{len(unknown)} modules are not linear layers of the base, the first: {unknown[0][:80]}")
+    if faults:
+        raise AdapterRefused(f"{CONFIG} is out of bounds", code="config_invalid", details=faults)
+    if set(lora.modules) != set(covered_modules(shapes, config.num_layers, parameters.keys, layers)):
+        raise AdapterRefused(
+            f"{CONFIG} (num_layers, keys) and the manifest's lora.modules name different layers", code="config_disagrees"
+        )
+    ours = (config.fine_tune_type, parameters.rank, parameters.scale)
+    if ours != (lora.type, lora.rank, lora.scale):
+        raise AdapterRefused(f"{CONFIG} and the manifest's lora differ in type, rank or scale", code="config_disagrees")
+    if lora.type == "dora":
+        raise AdapterRefused("DoRA adapters cannot be served yet: train with method lora", code="config_invalid")
+
+
+def covered_modules(shapes: Mapping[str, Any], num_layers: int, keys: list[str], layers: int) -> list[str]:
+    """The full paths that mlx-lm means by the last *num_layers* blocks and *keys* (names inside a block)."""
+    covered = []
+    for path in shapes:
+        block, inside = _block(path)
+        if block >= layers - num_layers and inside in keys:
+            covered.append(path)
+    return covered
+
+
+def _block(path: str) -> tuple[int, str]:
+    """(number of the block, name inside it) of a layer's path: ``model.layers.3.mlp.up_proj`` -> (3, mlp.up_proj)."""
+    parts = path.split(".")
+    index = next(i for i, part in enumerate(parts) if part.isdigit())
+    return int(parts[index]), ".".join(parts[index + 1 :])
+
+
+def tensor_table(raw: bytes) -> tuple[dict[str, Any], int]:
+    """(name -> entry, where the tensors' bytes begin) of a safetensors file, by the strict parser.
+
+    Raises:
+        AdapterRefused: ``weights_malformed``.
+    """
+    try:
+        safetensors.deserialize(raw)
+        (size,) = struct.unpack_from("<Q", raw)
+        table = parse_strict(raw[8 : 8 + size])
+    except (safetensors.SafetensorError, struct.error, ValueError) as error:
+        raise AdapterRefused(
+            f"{WEIGHTS} is damaged ({type(error).__name__})", code="weights_malformed"
+        ) from None
+    table.pop("__metadata__", None)
+    return table, 8 + size
+
+
+def check_tensors(
+    raw: bytes, modules: tuple[str, ...], shapes: Mapping[str, tuple[int, int]], rank: int, kind: str
+) -> None:
+    """Refuse weights that lack a tensor, have one too many, or hold values that cannot be meant."""
+    table, body = tensor_table(raw)
+    expected = expected_tensors(modules, shapes, rank)
+    missing, extra = sorted(expected.keys() - table.keys()), sorted(table.keys() - expected.keys())
+    if missing:
+        raise AdapterRefused(f"{WEIGHTS} lacks tensors", code="tensor_missing", details=missing)
+    if extra:
+        raise AdapterRefused(
+            f"{WEIGHTS} has tensors that do not belong", code="tensor_unexpected", details=[n[:120] for n in extra]
+        )
+    misshapen = [
+        f"{name}: {table[name]['shape']}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if table[name]["shape"] != list(shape)
+    ]
+    if misshapen:
+        raise AdapterRefused(f"{WEIGHTS} has tensors of another shape", code="tensor_shape", details=misshapen)
+    wrong_type = [f"{name}: {entry['dtype']}" for name, entry in table.items() if entry["dtype"] not in _DTYPES]
+    if wrong_type:
+        raise AdapterRefused(f"{WEIGHTS} must hold F32, F16 or BF16", code="tensor_dtype", details=wrong_type)
+    _check_values(raw, table, body, modules)
+
+
+def expected_tensors(
+    modules: tuple[str, ...], shapes: Mapping[str, tuple[int, int]], rank: int
+) -> dict[str, tuple[int, int]]:
+    """name -> shape of every tensor that a LoRA of *rank* on *modules* has."""
+    expected: dict[str, tuple[int, int]] = {}
+    for module in modules:
+        inputs, outputs = shapes[module]
+        expected[f"{module}.lora_a"] = (inputs, rank)
+        expected[f"{module}.lora_b"] = (rank, outputs)
+    return expected
+
+
+def _check_values(raw: bytes, table: dict[str, Any], body: int, modules: tuple[str, ...]) -> None:
+    infinite = [name for name, entry in table.items() if not _is_finite(raw, entry, body)]
+    if infinite:
+        raise AdapterRefused(f"{WEIGHTS} holds NaN or infinity", code="tensor_not_finite", details=infinite)
+    if not any(_values(raw, table[f"{module}.lora_b"], body).any() for module in modules):
+        raise AdapterRefused("every lora_b is zero: the adapter is the base", code="adapter_is_zero")
+
+
+def _values(raw: bytes, entry: dict[str, Any], body: int) -> np.ndarray:
+    begin, end = entry["data_offsets"]
+    return np.frombuffer(memoryview(raw)[body + begin : body + end], _DTYPES[entry["dtype"]])
+
+
+def _is_finite(raw: bytes, entry: dict[str, Any], body: int) -> bool:
+    values = _values(raw, entry, body)
+    if entry["dtype"] == "BF16":
+        return bool(((values & 0x7F80) != 0x7F80).all())
+    return bool(np.isfinite(values).all())
+
+
+def config_json(config: AdapterConfig) -> bytes:
+    """The bytes of ``adapter_config.json``."""
+    return (json.dumps(config.model_dump(), indent=1) + "\n").encode()

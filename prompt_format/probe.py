@@ -1,0 +1,16 @@
+"""A small number that tells two adapters apart: the first logits after a golden prompt.
+
+The trainer stores them in the manifest, the service computes them from what it loaded: if they differ, what serves is
+not what was trained.
+"""
+
+from prompt_format.format import PromptFormat
+from prompt_format.golden_threads import GOLDEN_THREADS
+
+PROBE_LOGITS = 32
+PROBE_TOLERANCE = 0.05  # in nats; a base held in half precision rounds more than this rarely
+
+
+def probe_prompt(form: PromptFormat) -> list[int]:
+    """Token ids of the prompt whose next-token logits are compared."""
+    return form.encode_prompt(GOLDEN_THREADS["direct"])

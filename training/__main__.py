@@ -1,0 +1,222 @@
+"""The command line: ``python -m training {import,build,train,evaluate,adapters} ...``.
+
+Exit codes: 0 done, 1 refused (the message says why), 2 wrong usage, 3 the store is locked, 70 internal failure.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
+from base_model.offline import stay_offline
+from base_model.resolve import is_hub_id
+from errors import ConfigRefused, DataRefused, Locked, Refused, SamevoiceError
+from training.private_files import PRIVATE_UMASK
+
+STORE = Path(os.environ.get("SAMEVOICE_ADAPTERS", "adapters"))
+STARTER = "base_model/starter"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    os.umask(PRIVATE_UMASK)
+    options = _parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], None] = options.run
+        run(options)
+    except Locked as error:
+        return _fail(error, 3)
+    except Refused as error:
+        return _fail(error, 1)
+    except SamevoiceError as error:
+        return _fail(error, 70)
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename or 'the disk'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what was published before is as it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(error: SamevoiceError, code: int) -> int:
+    print(f"error [{error.code}]: {error}", file=sys.stderr)
+    return code
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def run_import(options: argparse.Namespace) -> None:
+    from training.history import import_messages
+
+    out = options.output or Path("data/messages") / f"{options.path.stem}.jsonl"
+    coverage = import_messages(options.source, options.path, options.me, out)
+    say("\n".join([*coverage.lines(), f"written: {out} and {out.with_suffix('.report.json')}"]))
+
+
+def run_build(options: argparse.Namespace) -> None:
+    from base_model.resolve import resolve
+    from base_model.tokenizer import load_tokenizer
+    from prompt_format.chat_template import ChatTemplate
+    from training.contacts import load_relations
+    from training.dataset import build, read_history
+
+    stay_offline(hub_allowed=is_hub_id(options.model))
+    read_history(options.messages)  # what is wrong with the messages is said before a tokenizer is loaded
+    relations = load_relations(options.contacts) if options.contacts else {}
+    template = ChatTemplate(load_tokenizer(resolve(options.model)))
+    for built in build(
+        options.messages, options.name, template, options.output, options.variant, relations, options.groups
+    ):
+        counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
+        say(f"{built.variant:20} {counts}  ({built.folder})")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    from training.config import load_config
+
+    config = load_config(options.config)
+    if options.iters is not None:
+        config = config.model_copy(update={"iters": options.iters, "epochs": None})
+    _prepare_mlx(config.model)
+    from training.train import notify, train
+
+    published = train(config, options.adapters, say, options.resume, options.activate)
+    metrics, gate = published.verdict.metrics, published.verdict.gate
+    say(
+        f"held-out reply loss: base {metrics['base_test_loss']:.3f}, adapter {metrics['test_loss']:.3f} nats a token "
+        f"({100 * (metrics['test_loss'] / metrics['base_test_loss'] - 1):+.1f} %)"
+    )
+    say(f"published {published.name}@{published.generation}{' (current)' if published.activated else ''}")
+    if not gate.passed:
+        say("the gate did not pass: " + "; ".join(gate.reasons))
+        if not published.activated:
+            say(f"to use it all the same: python -m training adapters rollback {published.name} {published.generation}")
+    if options.notify and published.activated:
+        say(notify(options.notify, published.name, _token(options.token_file)))
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    from training.again import evaluate_again
+
+    name, _, generation = options.adapter.partition("@")
+    _prepare_mlx(STARTER)
+    for line in evaluate_again(options.adapters, name, generation or None, options.data):
+        say(line)
+
+
+def run_adapters_list(options: argparse.Namespace) -> None:
+    from training.publish import list_adapters
+
+    rows = list_adapters(options.adapters)
+    if not rows:
+        say(f"no adapters in '{options.adapters}' yet: python -m training train CONFIG.yaml")
+    for row in rows:
+        mark = "*" if row.is_current else " "
+        if row.manifest is None:
+            say(f"{mark} {row.name}@{row.generation}  cannot be served: {row.fault}")
+            continue
+        metrics = row.manifest.metrics
+        loss = f"{metrics['base_test_loss']:.3f} -> {metrics['test_loss']:.3f}" if "test_loss" in metrics else "unknown"
+        gate = "gate passed" if row.manifest.gate.passed else "gate not passed"
+        variant = row.manifest.contract.variant
+        say(f"{mark} {row.name}@{row.generation}  {row.manifest.created_at}  {variant}  loss {loss}  {gate}")
+
+
+def run_adapters_verify(options: argparse.Namespace) -> None:
+    from training.publish import list_adapters
+
+    rows = [row for row in list_adapters(options.adapters) if row.name == options.name]
+    if not rows:
+        raise DataRefused(f"no adapter named '{options.name}' in '{options.adapters}'", code="unknown_adapter")
+    bad = [f"{row.name}@{row.generation} {row.fault}" for row in rows if row.fault]
+    if bad:
+        raise DataRefused(f"{len(bad)} of {len(rows)} generations are damaged", code="adapter_refused", details=bad)
+    say(f"{len(rows)} generations of '{options.name}' are what their manifests say")
+
+
+def run_adapters_rollback(options: argparse.Namespace) -> None:
+    from training.publish import rollback
+
+    generation = rollback(options.adapters, options.name, options.generation)
+    say(f"{options.name} is now {generation}; tell the service: POST /adapters/reload")
+
+
+def _prepare_mlx(model: str) -> None:
+    """Before anything imports mlx: network, noise and BLAS."""
+    stay_offline(hub_allowed=is_hub_id(model))
+    if sys.platform == "linux" and prepare_cpu() is None:
+        print(f"note: {HOW_TO_INSTALL}", file=sys.stderr)
+
+
+def _token(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigRefused(f"the token file '{path}' cannot be read ({type(error).__name__})") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Message history -> dataset -> adapter.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    reader = commands.add_parser("import", help="an export -> data/messages/NAME.jsonl and a coverage report")
+    reader.add_argument("source", metavar="SOURCE", help="jsonl (other sources are not built yet)")
+    reader.add_argument("path", type=Path, metavar="PATH")
+    reader.add_argument("--me", help="your address or name, as the export has it")
+    reader.add_argument("-o", "--output", type=Path, help="default: data/messages/<file>.jsonl")
+    reader.set_defaults(run=run_import)
+
+    builder = commands.add_parser("build", help="messages -> data/personal/<variant>/*.jsonl")
+    builder.add_argument("messages", type=Path, nargs="*", metavar="MESSAGES.jsonl")
+    builder.add_argument("--name", required=True, help="your name, as prompts label your turns")
+    builder.add_argument("--variant", action="append", default=[], help="default: each that holds data")
+    builder.add_argument("--model", default=STARTER, help="the base model whose tokenizer and template are used")
+    builder.add_argument("--contacts", type=Path, help="contacts.yaml: relations, for category_aware")
+    builder.add_argument("--groups", action="store_true", help="learn from group chats too")
+    builder.add_argument("-o", "--output", type=Path, default=Path("data/personal"))
+    builder.set_defaults(run=run_build)
+
+    trainer = commands.add_parser("train", help="config -> a published adapter")
+    trainer.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    trainer.add_argument("--iters", type=int, help="stop after so many steps")
+    trainer.add_argument("--resume", action="store_true", help="go on after a kill")
+    trainer.add_argument("--activate", action="store_true", help="make it current even if the gate does not pass")
+    trainer.add_argument("--notify", metavar="URL", help="tell this service, for example http://127.0.0.1:8000")
+    trainer.add_argument("--token-file", type=Path, default=Path(os.environ.get("SAMEVOICE_TOKEN_FILE", ".samevoice/token")))
+    _store(trainer)
+    trainer.set_defaults(run=run_train)
+
+    evaluator = commands.add_parser("evaluate", help="base against adapter on held-out replies")
+    evaluator.add_argument("adapter", metavar="NAME[@GENERATION]")
+    evaluator.add_argument("--data", type=Path, help="default: the dataset it was trained on")
+    _store(evaluator)
+    evaluator.set_defaults(run=run_evaluate)
+
+    adapters = commands.add_parser("adapters", help="list, verify, roll back").add_subparsers(required=True, metavar="WHAT")
+    listing = adapters.add_parser("list", help="every generation; * marks the current ones")
+    listing.set_defaults(run=run_adapters_list)
+    verify = adapters.add_parser("verify", help="are the files what their manifests say")
+    verify.add_argument("name")
+    verify.set_defaults(run=run_adapters_verify)
+    back = adapters.add_parser("rollback", help="make an earlier generation current")
+    back.add_argument("name")
+    back.add_argument("generation", nargs="?")
+    back.set_defaults(run=run_adapters_rollback)
+    for command in (listing, verify, back):
+        _store(command)
+    return parser
+
+
+def _store(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--adapters", type=Path, default=STORE, help="the adapter store")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The state of a run in one file: weights, best weights, optimizer, random state, position.
+
+Written to a staging name and moved into place, so that a kill leaves the one before. It names the config and the
+dataset it belongs to, and is refused for any other.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from errors import TrainingStopped
+from training.lora import adapter_weights, set_adapter
+
+
+class Resumable(Protocol):
+    """What a checkpoint fills again."""
+
+    best: dict[str, mx.array]
+    position: Any
+
+
+def save_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stamp: dict[str, str]) -> None:
+    """Write the state of *run* to *path*; *stamp* says what run it is."""
+    arrays = {f"adapter/{k}": v for k, v in adapter_weights(model).items()}
+    arrays |= {f"best/{k}": v for k, v in run.best.items()}
+    arrays |= {f"optimizer/{k}": v for k, v in tree_flatten(optimizer.state)}
+    arrays |= {f"random/{i}": v for i, v in enumerate(mx.random.state)}
+    staged = path.with_name(f".staging-{path.name}")  # the suffix must stay: mlx adds it otherwise
+    mx.save_safetensors(str(staged), arrays, {**stamp, "position": json.dumps(asdict(run.position))})
+    os.replace(staged, path)
+
+
+def load_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stamp: dict[str, str]) -> None:
+    """Fill model, optimizer and *run* from *path*.
+
+    Raises:
+        TrainingStopped: If there is none, it is damaged, or it belongs to another config or dataset.
+    """
+    if not path.is_file():
+        raise TrainingStopped(f"no checkpoint at '{path}': start without --resume", code="no_checkpoint")
+    try:
+        arrays, saved = mx.load(str(path), return_metadata=True)
+        mx.eval(list(arrays.values()))
+    except RuntimeError:
+        raise TrainingStopped(f"the checkpoint '{path}' is damaged: start without --resume", code="bad_checkpoint") from None
+    differ = [part for part in stamp if saved.get(part) != stamp[part]]
+    if differ:
+        raise TrainingStopped(
+            f"the checkpoint '{path}' belongs to another {' and '.join(differ)}: start without --resume", code="bad_checkpoint"
+        )
+    set_adapter(model, _part(arrays, "adapter/"))
+    run.best = _part(arrays, "best/")
+    optimizer.state = tree_unflatten(list(_part(arrays, "optimizer/").items()))
+    mx.random.state[:] = [arrays[f"random/{i}"] for i in range(len(mx.random.state))]
+    position = json.loads(saved["position"])
+    for name in ("losses", "validation"):
+        position[name] = [tuple(item) for item in position[name]]
+    run.position = type(run.position)(**position)
+
+
+def _part(arrays: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}

@@ -1,0 +1,132 @@
+"""The training config: a strict YAML file. An unknown key is an error that names the nearest known one."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from errors import ConfigRefused
+from prompt_format.manifest import NAME_PATTERN
+
+METHODS = ("lora",)  # dora, rslora, pissa, lora-plus and galore are named in interface.md and not built yet
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class Schedule(_Strict):
+    """Learning rate over the run: linear warm-up over a share of the steps, then decay."""
+
+    warmup: float = Field(0.05, ge=0, le=0.5)
+    decay: Literal["cosine", "constant"] = "cosine"
+
+
+class EarlyStopping(_Strict):
+    """Stop when validation has not improved for ``patience`` evaluations in a row."""
+
+    patience: int = Field(3, ge=1)
+    evaluations_per_epoch: int = Field(4, ge=1, le=100)
+
+
+class GateLimits(_Strict):
+    """What an adapter must reach to become current by itself."""
+
+    max_valid_ratio: float = Field(1.0, gt=0, description="valid loss, adapter over base")
+
+
+class TrainConfig(_Strict):
+    """Everything that decides a run."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    model: str = "base_model/starter"
+    data: Path
+    method: Literal["lora", "dora", "rslora", "pissa", "lora-plus", "galore"] = "lora"
+    rank: int = Field(8, ge=1, le=256)
+    scale: float = Field(2.0, gt=0, le=1000)
+    modules: Literal["all"] | list[str] = "all"
+    layers: Literal["all"] | int = "all"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Schedule = Schedule()
+    batch_size: int = Field(8, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    iters: int | None = Field(None, ge=1)
+    max_tokens: int = Field(512, ge=32)
+    prompt_loss_weight: float = Field(0.0, ge=0, le=1)
+    early_stopping: EarlyStopping = EarlyStopping()
+    seed: int = Field(0, ge=0, lt=2**32)
+    gate: GateLimits = GateLimits()
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of the whole run; three epochs where the config says neither epochs nor iters."""
+        if self.iters is not None:
+            return self.iters
+        return max(1, round((self.epochs or 3) * rows / self.batch_size))
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The config in *path*.
+
+    Raises:
+        ConfigRefused: If it cannot be read or is wrong: every fault in ``details``.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigRefused(f"no config '{path}': write one, or see data/example/jo.yaml", code="no_config") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigRefused(f"'{path}' is not readable YAML ({type(error).__name__})", code="config_malformed") from None
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: Any, where: str) -> TrainConfig:
+    """The config in a parsed YAML document; *where* names it in messages. Raises as ``load_config`` does."""
+    if not isinstance(raw, dict):
+        raise ConfigRefused(f"'{where}' is not a list of settings (name: value)", code="config_malformed")
+    raw = {key: _number(value) for key, value in raw.items()}
+    try:
+        config = TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        rows = error.errors(include_input=False, include_url=False)
+        raise ConfigRefused(
+            f"'{where}' has settings that cannot be", code="config_invalid", details=[_fault(row) for row in rows]
+        ) from None
+    faults = []
+    if config.method not in METHODS:
+        faults.append(f"method '{config.method}' is not built yet: use {', '.join(METHODS)}")
+    if config.epochs is not None and config.iters is not None:
+        faults.append("epochs and iters: give one of them")
+    if isinstance(config.layers, int) and config.layers < 1:
+        faults.append("layers: at least 1, or all")
+    if faults:
+        raise ConfigRefused(f"'{where}' has settings that cannot be", code="config_invalid", details=faults)
+    return config
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text: take it as the number it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _fault(row: Any) -> str:
+    where = ".".join(str(part) for part in row["loc"])
+    if row["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(row["loc"][-1]), _known(row["loc"][:-1]), 1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(_known(row['loc'][:-1]))}"
+        return f"unknown key '{where}': {hint}"
+    return f"{where}: {row['msg']}"
+
+
+def _known(path: tuple[Any, ...]) -> list[str]:
+    model: Any = TrainConfig
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

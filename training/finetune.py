@@ -1,0 +1,190 @@
+"""The training loop: dataset + config -> LoRA weights, the best ones by validation loss.
+
+Batches hold rows of like length and are drawn anew each epoch from (seed, epoch), so that a resumed run sees the
+same ones. The loss is on the reply alone (``reply_loss``). The whole validation split is measured each time; the best
+weights are kept in memory; a loss that is not a number stops the run and names the step and the rows.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from errors import TrainingStopped
+from prompt_format.adapter_check import AdapterConfig
+from prompt_format.format import Example
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TrainConfig
+from training.lora import adapter_weights, put_on, set_adapter
+from training.reply_loss import Batch, buckets, loss_sum, make_batch, mean_loss, reply_logits
+from training.rows import Dataset
+
+MAX_GRADIENT_NORM = 1.0
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Position:
+    """Where a run stands; everything but the arrays."""
+
+    step: int = 0
+    tokens: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    worse_in_a_row: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, training loss a token)
+    validation: list[tuple[int, float]] = field(default_factory=list)  # (step, validation loss a token)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best weights of a run; they are also set in the model."""
+
+    weights: dict[str, mx.array]
+    adapter: AdapterConfig
+    modules: list[str]
+    position: Position
+    base_loss: float
+    seconds: float
+
+
+def finetune(
+    model: Any,
+    dataset: Dataset,
+    config: TrainConfig,
+    say: Progress,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Trained:
+    """Train an adapter on *model*, which is left with the best weights in it.
+
+    Args:
+        checkpoint: A file to save the run's state in at each evaluation; None saves nothing.
+        resume: Go on from that file.
+
+    Raises:
+        ConfigRefused: If the config names layers the model lacks.
+        TrainingStopped: If a loss is not a number, or the checkpoint belongs to another run.
+    """
+    began = time.monotonic()
+    mx.random.seed(config.seed)
+    logits, short = reply_logits(model)
+    if not short:
+        say("this architecture computes its logits its own way: the whole vocabulary projection runs for each row")
+    base_loss = mean_loss(model, dataset.splits["valid"], logits)
+    adapter, modules = put_on(model, config)
+    run = _Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, say)
+    say(
+        f"{len(run.train)} rows, {sum(v.size for v in adapter_weights(model).values()):,} trainable parameters in "
+        f"{len(modules)} layers, {run.total} steps; validation loss of the base {base_loss:.4f}"
+    )
+    stamp = {"config": config.model_dump_json(), "dataset": dataset.digest}
+    if resume and checkpoint is not None:
+        load_checkpoint(checkpoint, model, run.optimizer, run, stamp)
+        say(f"goes on at step {run.position.step}")
+    run.until_done(lambda: save_checkpoint(checkpoint, model, run.optimizer, run, stamp) if checkpoint else None)
+    set_adapter(model, run.best)
+    model.eval()
+    return Trained(run.best, adapter, modules, run.position, base_loss, time.monotonic() - began)
+
+
+class _Run:
+    """One run: ``until_done`` is the loop."""
+
+    def __init__(
+        self,
+        model: Any,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        config: TrainConfig,
+        logits: Any,
+        say: Progress,
+    ):
+        self.model, self.train, self.valid, self.config, self.logits, self.say = model, train, valid, config, logits, say
+        self.total = config.steps(len(train))
+        self.per_epoch = max(1, math.ceil(len(train) / config.batch_size))
+        self.evaluate_every = max(1, self.per_epoch // config.early_stopping.evaluations_per_epoch)
+        self.position = Position()
+        self.best = adapter_weights(model)
+        self.optimizer = optim.AdamW(learning_rate=config.learning_rate, weight_decay=0.0)
+        self.optimizer.init(model.trainable_parameters())
+        self.gradients = nn.value_and_grad(model, loss_sum(logits))
+
+    def until_done(self, save: Callable[[], None]) -> None:
+        self.model.train()
+        for indices in self._batches():
+            self._step(indices)
+            done = self.position.step >= self.total
+            if self.position.step % self.evaluate_every == 0 or done:
+                self._evaluate()
+                save()
+                if self.position.worse_in_a_row >= self.config.early_stopping.patience:
+                    self.say(f"stopped early: no better for {self.position.worse_in_a_row} evaluations")
+                    break
+            if done:
+                break
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Batches from the present step on, for ever: drawn from the seed and the epoch alone."""
+        while True:
+            epoch, offset = divmod(self.position.step, self.per_epoch)
+            order = buckets(self.train, self.config.batch_size)
+            random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+            yield from order[offset:]
+
+    def _step(self, indices: list[int]) -> None:
+        batch: Batch = make_batch([self.train[i] for i in indices], self.config.prompt_loss_weight)
+        self.optimizer.learning_rate = learning_rate(self.config, self.position.step, self.total)
+        loss, gradients = self.gradients(self.model, batch)
+        weight = batch.weights.sum()
+        gradients = tree_map(lambda g: g / weight, gradients)
+        gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)
+        self.optimizer.update(self.model, gradients)
+        mx.eval(self.model.trainable_parameters(), self.optimizer.state, loss, norm)
+        mean = float((loss / weight).item())
+        if not (math.isfinite(mean) and math.isfinite(float(norm.item()))):
+            raise TrainingStopped(
+                f"the loss is not a number at step {self.position.step + 1}: lower learning_rate or scale. "
+                f"Rows of that batch: {sorted(indices)}",
+                code="not_a_number",
+            )
+        self.position.step += 1
+        self.position.tokens += len(batch.targets)
+        self.position.losses.append((self.position.step, mean))
+
+    def _evaluate(self) -> None:
+        self.model.eval()
+        loss = mean_loss(self.model, self.valid, self.logits)
+        self.model.train()
+        position = self.position
+        position.validation.append((position.step, loss))
+        if loss < position.best_loss:
+            position.best_loss, position.best_step, position.worse_in_a_row = loss, position.step, 0
+            # Arrays are replaced by an update, never written into: holding them is a copy.
+            self.best = adapter_weights(self.model)
+        else:
+            position.worse_in_a_row += 1
+        recent = [value for _, value in position.losses[-self.evaluate_every :]]
+        self.say(
+            f"step {position.step}/{self.total}  training loss {sum(recent) / len(recent):.4f}  "
+            f"validation loss {loss:.4f}{'  (best)' if position.best_step == position.step else ''}"
+        )
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """The rate for *step* (from 0): linear warm-up over a share of the steps, then a half cosine down to a tenth."""
+    warmup = round(config.schedule.warmup * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.schedule.decay == "constant":
+        return config.learning_rate
+    part = (step - warmup) / max(1, total - warmup)
+    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * part)))

@@ -1,0 +1,195 @@
+"""Into the store: staging folder -> generation folder -> CURRENT, each step whole or not at all.
+
+Files are written to ``adapters/.staging-*``, which readers never look at, and synced; the manifest last; then one
+rename makes the generation, and one more makes it current. A kill at any moment leaves the old state or the new.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from errors import AdapterRefused, Locked, UnknownAdapter
+from prompt_format.adapter_check import check_manifest
+from prompt_format.adapter_store import CURRENT, current, generations, names, read_generation
+from prompt_format.contract import Contract
+from prompt_format.manifest import (
+    CONFIG,
+    MANIFEST,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    BaseIdentity,
+    Data,
+    Gate,
+    Lora,
+    Manifest,
+    Training,
+    file_entry,
+    generation_of,
+    now_text,
+    write_manifest,
+)
+from training.private_files import replace_file, sync_folder, write_synced
+
+LOCK = ".lock"
+STALE_AFTER_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Everything a generation is made of."""
+
+    name: str
+    weights: bytes
+    config: bytes
+    base: BaseIdentity
+    contract: Contract
+    lora: Lora
+    data: Data
+    training: Training
+    metrics: dict[str, float]
+    probe: list[float]
+    gate: Gate
+
+
+def publish(store: Path, candidate: Candidate, activate: bool) -> str:
+    """Write *candidate* to *store* and return its generation; with *activate*, make it current.
+
+    Publishing what is there already writes nothing new.
+
+    Raises:
+        OSError: If the disk refuses; nothing is left behind then.
+    """
+    files = {WEIGHTS: candidate.weights, CONFIG: candidate.config}
+    entries = {name: file_entry(data) for name, data in files.items()}
+    generation = generation_of(entries[WEIGHTS].sha256, entries[CONFIG].sha256, candidate.contract)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION, name=candidate.name, generation=generation,
+        created_at=now_text(datetime.now(UTC)), base=candidate.base, contract=candidate.contract, lora=candidate.lora,
+        files=entries, data=candidate.data, training=candidate.training, metrics=candidate.metrics,
+        probe=candidate.probe, gate=candidate.gate,
+    )  # fmt: skip
+    files[MANIFEST] = write_manifest(manifest)
+    with locked(store):
+        folder = store / candidate.name
+        if not (folder / generation).exists():
+            _place(store, folder, generation, files)
+        if activate:
+            point_to(store, candidate.name, generation)
+    return generation
+
+
+def point_to(store: Path, name: str, generation: str) -> None:
+    """Make *generation* the current one of *name*."""
+    replace_file(store / name / CURRENT, f"{generation}\n".encode())
+
+
+def rollback(store: Path, name: str, generation: str | None) -> str:
+    """Make *generation* current, or the one published before the current; returns it.
+
+    Raises:
+        UnknownAdapter: If there is none such.
+        AdapterRefused: If that generation's files are not what its manifest says.
+    """
+    if generation is None:
+        generation = _before(store, name)
+    check_manifest(read_generation(store, name, generation), name, generation)
+    with locked(store):
+        point_to(store, name, generation)
+    return generation
+
+
+@contextlib.contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold the store for writing; waits a moment for another publisher.
+
+    Raises:
+        Locked: If another process holds it for more than ten seconds.
+    """
+    store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        for attempt in range(101):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == 100:
+                    raise Locked(f"another process is writing to '{store}': try again when it is done") from None
+                time.sleep(0.1)
+        _sweep(store)
+        yield
+    finally:
+        os.close(handle)  # gives the lock back
+
+
+def _place(store: Path, folder: Path, generation: str, files: dict[str, bytes]) -> None:
+    staged = store / f".staging-{folder.name}-{generation}-{os.getpid()}"
+    try:
+        staged.mkdir(mode=0o700)
+        for name, data in files.items():  # the manifest is the last of them
+            write_synced(staged / name, data)
+        sync_folder(staged)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(store)
+        os.rename(staged, folder / generation)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _sweep(store: Path) -> None:
+    """Remove what killed publishers left behind, once it is a day old."""
+    for entry in store.glob(".staging-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - entry.stat().st_mtime > STALE_AFTER_S:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _before(store: Path, name: str) -> str:
+    now = current(store, name)
+    made = []
+    for generation in generations(store, name):
+        with contextlib.suppress(AdapterRefused):
+            manifest = check_manifest(read_generation(store, name, generation), name, generation)
+            made.append((manifest.created_at, generation))
+    ordered = [generation for _, generation in sorted(made)]
+    place = ordered.index(now) if now in ordered else len(ordered)
+    if place == 0:
+        raise UnknownAdapter(f"'{name}' has no generation before {now}", code="unknown_generation")
+    return ordered[place - 1]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One generation as ``training adapters list`` shows it; *fault* says why it cannot be served."""
+
+    name: str
+    generation: str
+    is_current: bool
+    manifest: Manifest | None
+    fault: str | None
+
+
+def list_adapters(store: Path) -> list[Listed]:
+    """Every generation in *store*."""
+    rows = []
+    for name in names(store):
+        try:
+            now = current(store, name)
+        except (AdapterRefused, UnknownAdapter):
+            now = None
+        for generation in generations(store, name):
+            try:
+                manifest = check_manifest(read_generation(store, name, generation), name, generation)
+                rows.append(Listed(name, generation, generation == now, manifest, None))
+            except AdapterRefused as fault:
+                rows.append(Listed(name, generation, generation == now, None, f"{fault.code}: {fault.message}"))
+    return rows
+
+

@@ -1,0 +1,118 @@
+"""The loss of replies, exactly: the mean negative log-likelihood a token of the reply and its end-of-turn token.
+
+The vocabulary projection runs only at positions that predict one of those tokens, which is exact and saves most of
+its cost. Where a model computes its logits in some other way than by one projection of its last hidden state, the
+whole model is called instead.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from prompt_format.format import Example
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples side by side.
+
+    Attributes:
+        inputs: (rows, tokens) int32, padded on the right.
+        positions: (n,) int32, places in the flattened inputs that predict a token of a reply.
+        targets: (n,) int32, those tokens.
+        weights: (n,) float32.
+    """
+
+    inputs: mx.array
+    positions: mx.array
+    targets: mx.array
+    weights: mx.array
+
+
+def make_batch(examples: Sequence[Example], prompt_weight: float = 0.0) -> Batch:
+    """*examples* as arrays; with *prompt_weight* above 0 prompt tokens count so much too."""
+    length = max(len(example.ids) for example in examples) - 1
+    inputs = np.zeros((len(examples), length), np.int32)
+    positions, targets, weights = [], [], []
+    for row, example in enumerate(examples):
+        ids = example.ids
+        inputs[row, : len(ids) - 1] = ids[:-1]
+        first = 1 if prompt_weight else example.reply_start
+        positions += [row * length + place - 1 for place in range(first, len(ids))]
+        targets += ids[first:]
+        weights += [1.0 if place >= example.reply_start else prompt_weight for place in range(first, len(ids))]
+    return Batch(
+        mx.array(inputs), mx.array(positions, mx.int32), mx.array(targets, mx.int32), mx.array(weights, mx.float32)
+    )
+
+
+Logits = Callable[[Any, Batch], mx.array]
+
+
+def reply_logits(model: Any) -> tuple[Logits, bool]:
+    """(how to compute logits (n, vocab) float32 at a batch's positions, whether only there).
+
+    Tries the short way once and compares it with the model's own output; a model it does not hold for gets the long
+    way.
+    """
+    body, head = getattr(model, "model", None), _head(model)
+    if body is not None and head is not None:
+        ids = mx.array([[1, 2, 3, 4]])
+        whole = model(ids)
+        short = head(body(ids))
+        if whole.shape == short.shape and bool(mx.allclose(whole, short, rtol=1e-4, atol=1e-4).item()):
+            return _short_way, True
+    return _long_way, False
+
+
+def _short_way(model: Any, batch: Batch) -> mx.array:
+    hidden = model.model(batch.inputs)
+    rows: mx.array = hidden.reshape(-1, hidden.shape[-1])[batch.positions]
+    head = _head(model)
+    assert head is not None
+    return head(rows).astype(mx.float32)
+
+
+def _long_way(model: Any, batch: Batch) -> mx.array:
+    logits = model(batch.inputs)
+    rows: mx.array = logits.reshape(-1, logits.shape[-1])[batch.positions]
+    return rows.astype(mx.float32)
+
+
+def _head(model: Any) -> Callable[[mx.array], mx.array] | None:
+    if "lm_head" in model:
+        head: Callable[[mx.array], mx.array] = model.lm_head
+        return head
+    embedding = getattr(getattr(model, "model", None), "embed_tokens", None)
+    return embedding.as_linear if hasattr(embedding, "as_linear") else None
+
+
+def loss_sum(logits: Logits) -> Callable[[Any, Batch], mx.array]:
+    """A function (model, batch) -> the weighted sum of the losses, a scalar."""
+
+    def compute(model: Any, batch: Batch) -> mx.array:
+        losses = nn.losses.cross_entropy(logits(model, batch), batch.targets)
+        return (losses * batch.weights).sum()
+
+    return compute
+
+
+def buckets(examples: Sequence[Example], size: int) -> list[list[int]]:
+    """Indices of *examples* in batches of at most *size*, like lengths together; none is left out."""
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    return [order[begin : begin + size] for begin in range(0, len(order), size)]
+
+
+def mean_loss(model: Any, examples: Sequence[Example], logits: Logits, size: int = 16) -> float:
+    """Mean loss a reply token over all of *examples*, in nats."""
+    compute = loss_sum(logits)
+    total = count = 0.0
+    for indices in buckets(examples, size):
+        batch = make_batch([examples[i] for i in indices])
+        total += float(compute(model, batch).item())
+        count += len(batch.targets)
+    return total / count

@@ -1,0 +1,127 @@
+"""``training train``: config -> dataset -> LoRA weights -> verdict -> a published generation -> the service is told."""
+
+import json
+import platform
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import safetensors.numpy
+
+from base_model.load import Base, load_base
+from base_model.resolve import resolve
+from base_model.tokenizer import load_tokenizer
+from errors import DataRefused
+from prompt_format.adapter_check import config_json
+from prompt_format.chat_template import ChatTemplate
+from prompt_format.manifest import BaseIdentity, Data, Lora, Training
+from prompt_format.probe import PROBE_LOGITS, probe_prompt
+from training.config import TrainConfig
+from training.evaluate import Verdict, evaluate
+from training.finetune import Trained, finetune
+from training.publish import Candidate, publish
+from training.rows import Dataset, load_dataset
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a training run left in the store."""
+
+    name: str
+    generation: str
+    verdict: Verdict
+    trained: Trained
+    activated: bool
+
+
+def train(
+    config: TrainConfig,
+    store: Path,
+    say: Callable[[str], None],
+    resume: bool = False,
+    activate: bool = False,
+) -> Published:
+    """Run the whole way from *config* to a generation in *store*.
+
+    It becomes current when it passes the gate, or when *activate* asks for it.
+
+    Raises:
+        Refused: Of every kind, before anything is written; what was published before stays as it was.
+    """
+    dataset = load_dataset(config.data, ChatTemplate(load_tokenizer(resolve(config.model))), config.max_tokens)
+    if dataset.cut or dataset.refused:
+        say(f"max_tokens {config.max_tokens}: {dataset.cut} prompts cut from the left, {dataset.refused} replies too long")
+    base = load_base(config.model)
+    store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    checkpoint = store / f".staging-checkpoint-{config.name}.safetensors"
+    trained = finetune(base.model, dataset, config, say, checkpoint, resume)
+    say(f"trained {trained.position.step} steps in {trained.seconds:.0f} s; measuring on held-out replies")
+    verdict = evaluate(base.model, dataset, config)
+    _check_unchanged(dataset, config, base)
+    active = activate or verdict.gate.passed
+    generation = publish(store, candidate(base, dataset, config, trained, verdict), active)
+    checkpoint.unlink(missing_ok=True)
+    return Published(config.name, generation, verdict, trained, active)
+
+
+def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Trained, verdict: Verdict) -> Candidate:
+    """The generation that *trained* makes."""
+    weights = {name: np.array(value.astype(mx.float32)) for name, value in sorted(trained.weights.items())}
+    parameters = trained.adapter.lora_parameters
+    return Candidate(
+        name=config.name,
+        weights=safetensors.numpy.save(weights, {"format": "mlx"}),
+        config=config_json(trained.adapter),
+        base=BaseIdentity(id=config.model, fingerprint=base.fingerprint),
+        contract=dataset.format.contract,
+        lora=Lora(type="lora", rank=parameters.rank, scale=parameters.scale, modules=trained.modules),
+        data=Data(digest=dataset.digest, counts={split: len(rows) for split, rows in dataset.splits.items()}),
+        training=Training(
+            config=json.loads(config.model_dump_json()),
+            steps=trained.position.best_step,
+            tokens=trained.position.tokens,
+            seed=config.seed,
+            versions={"python": platform.python_version(), **{p: version(p) for p in ("mlx", "mlx-lm", "transformers")}},
+        ),
+        metrics=verdict.metrics,
+        probe=probe(base.model, dataset),
+        gate=verdict.gate,
+    )
+
+
+def probe(model: Any, dataset: Dataset) -> list[float]:
+    """What the service must find again when it has loaded the adapter (``prompt_format.probe``)."""
+    logits = model(mx.array([probe_prompt(dataset.format)]))[0, -1, :PROBE_LOGITS]
+    values: list[float] = logits.astype(mx.float32).tolist()
+    return values
+
+
+def _check_unchanged(dataset: Dataset, config: TrainConfig, base: Base) -> None:
+    again = load_dataset(config.data, ChatTemplate(base.tokenizer), config.max_tokens)
+    if again.digest != dataset.digest:
+        raise DataRefused(
+            f"'{config.data}' was built anew while training ran: train again on the new rows", code="dataset_changed"
+        )
+
+
+def notify(url: str, name: str, token: str | None) -> str:
+    """Tell the service at *url* to pick up *name*; returns one line about its answer."""
+    request = urllib.request.Request(
+        url.rstrip("/") + "/adapters/reload",
+        data=json.dumps({"name": name}).encode(),
+        headers={"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            result = json.load(answer)["results"][0]
+    except urllib.error.HTTPError as error:
+        return f"the service refused it: {error.code} {error.read(2000).decode(errors='replace')}"
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        return f"the service at {url} was not told ({type(error).__name__}); it will find the adapter at its next reload"
+    return f"the service says: {name} {result['status']}, generation {result['generation']}"
