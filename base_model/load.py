@@ -105,6 +105,6 @@ def _check_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
     )
     if len(tokenizer) > rows:
         raise BaseRefused(
-            f"the tokenizer of '{name}' has {len(tokenizer)} tokens, the model only {rows}: they do not belong together",
+            f"the tokenizer of '{name}' has {len(tokenizer)} tokens, the model only {rows}: not a pair",
             code="vocabulary_mismatch",
         )

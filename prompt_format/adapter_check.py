@@ -164,13 +164,16 @@ def check_config(raw: bytes, manifest: Manifest, shapes: Mapping[str, Any], laye
         rows = error.errors(include_input=False, include_url=False, include_context=False)
         faults = [f"{'.'.join(str(part)[:64] for part in row['loc'])}: {row['type']}" for row in rows]
         raise AdapterRefused(f"{CONFIG} is out of bounds", code="config_invalid", details=faults) from None
-    _check_config_values(config, manifest, shapes, layers)
+    _check_bounds(config, manifest, shapes, layers)
+    _check_agreement(config, manifest, shapes, layers)
     return config
 
 
-def _check_config_values(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
+def _check_bounds(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
     parameters, lora = config.lora_parameters, manifest.lora
     faults = []
+    if lora.type == "dora" or config.fine_tune_type == "dora":
+        faults.append("fine_tune_type: DoRA adapters cannot be served yet, train with method lora")
     if parameters.scale == 0:
         faults.append("lora_parameters.scale: 0 makes it the base")
     if config.num_layers > layers:
@@ -182,15 +185,18 @@ def _check_config_values(config: AdapterConfig, manifest: Manifest, shapes: Mapp
         faults.append(f"{len(unknown)} modules are not linear layers of the base, the first: {unknown[0][:80]}")
     if faults:
         raise AdapterRefused(f"{CONFIG} is out of bounds", code="config_invalid", details=faults)
+
+
+def _check_agreement(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
+    parameters, lora = config.lora_parameters, manifest.lora
     if set(lora.modules) != set(covered_modules(shapes, config.num_layers, parameters.keys, layers)):
         raise AdapterRefused(
-            f"{CONFIG} (num_layers, keys) and the manifest's lora.modules name different layers", code="config_disagrees"
+            f"{CONFIG} (num_layers, keys) and the manifest's lora.modules name different layers",
+            code="config_disagrees",
         )
     ours = (config.fine_tune_type, parameters.rank, parameters.scale)
     if ours != (lora.type, lora.rank, lora.scale):
         raise AdapterRefused(f"{CONFIG} and the manifest's lora differ in type, rank or scale", code="config_disagrees")
-    if lora.type == "dora":
-        raise AdapterRefused("DoRA adapters cannot be served yet: train with method lora", code="config_invalid")
 
 
 def covered_modules(shapes: Mapping[str, Any], num_layers: int, keys: list[str], layers: int) -> list[str]:
@@ -221,9 +227,7 @@ def tensor_table(raw: bytes) -> tuple[dict[str, Any], int]:
         (size,) = struct.unpack_from("<Q", raw)
         table = parse_strict(raw[8 : 8 + size])
     except (safetensors.SafetensorError, struct.error, ValueError) as error:
-        raise AdapterRefused(
-            f"{WEIGHTS} is damaged ({type(error).__name__})", code="weights_malformed"
-        ) from None
+        raise AdapterRefused(f"{WEIGHTS} is damaged ({type(error).__name__})", code="weights_malformed") from None
     table.pop("__metadata__", None)
     return table, 8 + size
 

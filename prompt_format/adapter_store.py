@@ -101,14 +101,7 @@ def read_file(folder: int, name: str, limit: int, code: str = "not_a_regular_fil
         AdapterRefused: ``missing_file``, ``not_a_regular_file``, ``unsafe_file``, ``file_too_large``,
             ``file_changed`` or ``unreadable_file``.
     """
-    try:
-        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        raise AdapterRefused(f"{name} is missing", code="missing_file") from None
-    except PermissionError:
-        raise AdapterRefused(f"{name} cannot be read: check its mode", code="unreadable_file") from None
-    except OSError:  # a link (ELOOP), a socket or a device without a driver (ENXIO)
-        raise AdapterRefused(f"{name} is not a regular file", code=code) from None
+    handle = _open_file(folder, name, code)
     try:
         info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):
@@ -128,6 +121,17 @@ def read_file(folder: int, name: str, limit: int, code: str = "not_a_regular_fil
     if len(data) != info.st_size:
         raise AdapterRefused(f"{name} changed while it was read: try again", code="file_changed")
     return data
+
+
+def _open_file(folder: int, name: str, code: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        raise AdapterRefused(f"{name} is missing", code="missing_file") from None
+    except PermissionError:
+        raise AdapterRefused(f"{name} cannot be read: check its mode", code="unreadable_file") from None
+    except OSError:  # a link (ELOOP), a socket or a device without a driver (ENXIO)
+        raise AdapterRefused(f"{name} is not a regular file", code=code) from None
 
 
 def _read_all(folder: int) -> AdapterFiles:

@@ -31,9 +31,9 @@ def join_bubbles(bubbles: Sequence[str], protected: Sequence[str] = ()) -> str:
 
 
 def split_bubbles(line: str) -> list[str]:
-    """The bubbles of *line*: the inverse of ``join_bubbles``. Unknown escapes stay as they are."""
-    parts = (part.strip() for part in _ANY_SEPARATOR.split(line))
-    return [unescape(part) for part in parts if part]
+    """The bubbles of *line*: the inverse of ``join_bubbles``. Unknown escapes stay as they are, empty bubbles go."""
+    bubbles = (unescape(part.strip()).strip() for part in _ANY_SEPARATOR.split(line))
+    return [bubble for bubble in bubbles if bubble]
 
 
 def unescape(text: str) -> str:

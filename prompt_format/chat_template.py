@@ -30,7 +30,9 @@ PINNED_DATE = datetime(2026, 1, 1)
 # block, so the template itself still begins at the start of a line.
 _PIN_THE_DATE = (
     "{% macro strftime_now(format) %}{{ format"
-    + "".join(f" | replace('%{code}', '{PINNED_DATE.strftime('%' + code)}')" for code in (*"AaBbDdeFHIjMmpSTYyZ", "-d", "-m"))
+    + "".join(
+        f" | replace('%{code}', '{PINNED_DATE.strftime('%' + code)}')" for code in (*"AaBbDdeFHIjMmpSTYyZ", "-d", "-m")
+    )
     + " }}{% endmacro %}\n"
 )
 # Text that templates look for in replies and cut out, whether or not it is a token.
@@ -40,11 +42,13 @@ THINK_TAGS = ("<think>", "</think>")
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if m.role == 'system' %}{{ m.content }}"
-    "{% elif m.role == 'user' %}\n\n### Message:\n{{ m.content }}"
-    "{% else %}\n\n### Reply:\n{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% elif m.role == 'user' %}{{ '\n\n### Message:\n' + m.content }}"
+    "{% else %}{{ '\n\n### Reply:\n' + m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 # Every kind of text a tokenizer may lose: composed and joined characters, emoji, controls, rare scripts.
-LOSSLESS_SAMPLE = "Hi you — ÄÖß naïve 日本 и ไทย 👍🏽 👩‍👩‍👧 \U0001fae0 ¯\\\\_(ツ)_/¯ a  b\tc\x0b\u2028\u0085 <|x|> [INST] 1234"
+LOSSLESS_SAMPLE = (
+    "Hi you — ÄÖß naïve 日本 и ไทย 👍🏽 👩‍👩‍👧 \U0001fae0 ¯\\\\_(ツ)_/¯ a  b\tc\x0b\u2028\u0085 <|x|> [INST] 1234"
+)
 
 
 class Tokenizer(Protocol):
@@ -178,6 +182,13 @@ class ChatTemplate:
         if self._template([*chat, _message("assistant", STAND_IN)]) != head + STAND_IN + tail:
             raise PromptRefused(
                 "the chat template changes the text of a message, or what stands around it", code="template_loses_text"
+            )
+        typed = (
+            token for token in self.control_tokens if head.count(token) > sum(piece.count(token) for piece in before)
+        )
+        if any(typed):
+            raise PromptRefused(
+                "a message and the chat template's own marks together spell a control token", code="control_token"
             )
         return head, tail
 

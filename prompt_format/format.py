@@ -90,7 +90,8 @@ class PromptFormat:
             if len(prompt.ids) <= self.window.tokens:
                 return prompt
         raise PromptRefused(
-            f"the prompt takes more than {self.window.tokens} tokens before any message: allow more", code="prompt_too_long"
+            f"the prompt takes more than {self.window.tokens} tokens before any message: allow more",
+            code="prompt_too_long",
         )
 
     def row(self, thread: Thread, reply: Sequence[str]) -> list[ChatMessage]:
@@ -137,7 +138,9 @@ class PromptFormat:
         found = differences(contract, self.contract)
         if found:
             raise DataRefused(
-                "made for another prompt than this base model and this version give", code="contract_mismatch", details=found
+                "made for another prompt than this base model and this version give",
+                code="contract_mismatch",
+                details=found,
             )
 
     def _encode(self, messages: Sequence[ChatMessage]) -> Prompt:

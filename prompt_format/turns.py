@@ -40,9 +40,7 @@ def merge_bursts(thread: Thread, burst_gap: timedelta) -> list[Turn]:
                 ended=message.sent_at or turns[-1].ended,
             )
         else:
-            turns.append(
-                Turn(message.from_me, speaker, (message.text,), message.sent_at, message.sent_at)
-            )
+            turns.append(Turn(message.from_me, speaker, (message.text,), message.sent_at, message.sent_at))
     return turns
 
 

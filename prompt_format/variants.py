@@ -119,9 +119,7 @@ def _transcript(
     return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 
 
-def _lines(
-    persona: Persona, turns: Sequence[Turn], is_group: bool, protected: Sequence[str]
-) -> list[tuple[str, str]]:
+def _lines(persona: Persona, turns: Sequence[Turn], is_group: bool, protected: Sequence[str]) -> list[tuple[str, str]]:
     """(label, text) of each turn. The others are numbered in order of appearance in this window."""
     numbers: dict[str | None, int] = {}
     lines = []

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
@@ -149,7 +150,7 @@ def run_adapters_rollback(options: argparse.Namespace) -> None:
 def _prepare_mlx(model: str) -> None:
     """Before anything imports mlx: network, noise and BLAS."""
     stay_offline(hub_allowed=is_hub_id(model))
-    if sys.platform == "linux" and prepare_cpu() is None:
+    if sys.platform == "linux" and prepare_cpu(threads=1) is None:
         print(f"note: {HOW_TO_INSTALL}", file=sys.stderr)
 
 
@@ -165,53 +166,66 @@ def _token(path: Path) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Message history -> dataset -> adapter.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_import, _add_build, _add_train, _add_evaluate, _add_adapters):
+        add(commands)
+    return parser
 
-    reader = commands.add_parser("import", help="an export -> data/messages/NAME.jsonl and a coverage report")
-    reader.add_argument("source", metavar="SOURCE", help="jsonl (other sources are not built yet)")
-    reader.add_argument("path", type=Path, metavar="PATH")
-    reader.add_argument("--me", help="your address or name, as the export has it")
-    reader.add_argument("-o", "--output", type=Path, help="default: data/messages/<file>.jsonl")
-    reader.set_defaults(run=run_import)
 
-    builder = commands.add_parser("build", help="messages -> data/personal/<variant>/*.jsonl")
-    builder.add_argument("messages", type=Path, nargs="*", metavar="MESSAGES.jsonl")
-    builder.add_argument("--name", required=True, help="your name, as prompts label your turns")
-    builder.add_argument("--variant", action="append", default=[], help="default: each that holds data")
-    builder.add_argument("--model", default=STARTER, help="the base model whose tokenizer and template are used")
-    builder.add_argument("--contacts", type=Path, help="contacts.yaml: relations, for category_aware")
-    builder.add_argument("--groups", action="store_true", help="learn from group chats too")
-    builder.add_argument("-o", "--output", type=Path, default=Path("data/personal"))
-    builder.set_defaults(run=run_build)
+def _add_import(commands: Any) -> None:
+    command = commands.add_parser("import", help="an export -> data/messages/NAME.jsonl and a coverage report")
+    command.add_argument("source", metavar="SOURCE", help="jsonl (other sources are not built yet)")
+    command.add_argument("path", type=Path, metavar="PATH")
+    command.add_argument("--me", help="your address or name, as the export has it")
+    command.add_argument("-o", "--output", type=Path, help="default: data/messages/<file>.jsonl")
+    command.set_defaults(run=run_import)
 
-    trainer = commands.add_parser("train", help="config -> a published adapter")
-    trainer.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    trainer.add_argument("--iters", type=int, help="stop after so many steps")
-    trainer.add_argument("--resume", action="store_true", help="go on after a kill")
-    trainer.add_argument("--activate", action="store_true", help="make it current even if the gate does not pass")
-    trainer.add_argument("--notify", metavar="URL", help="tell this service, for example http://127.0.0.1:8000")
-    trainer.add_argument("--token-file", type=Path, default=Path(os.environ.get("SAMEVOICE_TOKEN_FILE", ".samevoice/token")))
-    _store(trainer)
-    trainer.set_defaults(run=run_train)
 
-    evaluator = commands.add_parser("evaluate", help="base against adapter on held-out replies")
-    evaluator.add_argument("adapter", metavar="NAME[@GENERATION]")
-    evaluator.add_argument("--data", type=Path, help="default: the dataset it was trained on")
-    _store(evaluator)
-    evaluator.set_defaults(run=run_evaluate)
+def _add_build(commands: Any) -> None:
+    command = commands.add_parser("build", help="messages -> data/personal/<variant>/*.jsonl")
+    command.add_argument("messages", type=Path, nargs="*", metavar="MESSAGES.jsonl")
+    command.add_argument("--name", required=True, help="your name, as prompts label your turns")
+    command.add_argument("--variant", action="append", default=[], help="default: each that holds data")
+    command.add_argument("--model", default=STARTER, help="the base model whose tokenizer and template are used")
+    command.add_argument("--contacts", type=Path, help="contacts.yaml: relations, for category_aware")
+    command.add_argument("--groups", action="store_true", help="learn from group chats too")
+    command.add_argument("-o", "--output", type=Path, default=Path("data/personal"))
+    command.set_defaults(run=run_build)
 
-    adapters = commands.add_parser("adapters", help="list, verify, roll back").add_subparsers(required=True, metavar="WHAT")
-    listing = adapters.add_parser("list", help="every generation; * marks the current ones")
+
+def _add_train(commands: Any) -> None:
+    token_file = Path(os.environ.get("SAMEVOICE_TOKEN_FILE", ".samevoice/token"))
+    command = commands.add_parser("train", help="config -> a published adapter")
+    command.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    command.add_argument("--iters", type=int, help="stop after so many steps")
+    command.add_argument("--resume", action="store_true", help="go on after a kill")
+    command.add_argument("--activate", action="store_true", help="make it current even if the gate does not pass")
+    command.add_argument("--notify", metavar="URL", help="tell this service, for example http://127.0.0.1:8000")
+    command.add_argument("--token-file", type=Path, default=token_file, help="the service's token, for --notify")
+    _store(command)
+    command.set_defaults(run=run_train)
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser("evaluate", help="base against adapter on held-out replies")
+    command.add_argument("adapter", metavar="NAME[@GENERATION]")
+    command.add_argument("--data", type=Path, help="default: the dataset it was trained on")
+    _store(command)
+    command.set_defaults(run=run_evaluate)
+
+
+def _add_adapters(commands: Any) -> None:
+    what = commands.add_parser("adapters", help="list, verify, roll back").add_subparsers(required=True, metavar="WHAT")
+    listing = what.add_parser("list", help="every generation; * marks the current ones")
     listing.set_defaults(run=run_adapters_list)
-    verify = adapters.add_parser("verify", help="are the files what their manifests say")
+    verify = what.add_parser("verify", help="are the files what their manifests say")
     verify.add_argument("name")
     verify.set_defaults(run=run_adapters_verify)
-    back = adapters.add_parser("rollback", help="make an earlier generation current")
+    back = what.add_parser("rollback", help="make an earlier generation current")
     back.add_argument("name")
     back.add_argument("generation", nargs="?")
     back.set_defaults(run=run_adapters_rollback)
     for command in (listing, verify, back):
         _store(command)
-    return parser
 
 
 def _store(command: argparse.ArgumentParser) -> None:

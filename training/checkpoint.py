@@ -8,11 +8,12 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
+from base_model.arrays import load_arrays
 from errors import TrainingStopped
 from training.lora import adapter_weights, set_adapter
 
@@ -29,7 +30,7 @@ def save_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stam
     arrays = {f"adapter/{k}": v for k, v in adapter_weights(model).items()}
     arrays |= {f"best/{k}": v for k, v in run.best.items()}
     arrays |= {f"optimizer/{k}": v for k, v in tree_flatten(optimizer.state)}
-    arrays |= {f"random/{i}": v for i, v in enumerate(mx.random.state)}
+    arrays |= {f"random/{i}": v for i, v in enumerate(_random_state())}
     staged = path.with_name(f".staging-{path.name}")  # the suffix must stay: mlx adds it otherwise
     mx.save_safetensors(str(staged), arrays, {**stamp, "position": json.dumps(asdict(run.position))})
     os.replace(staged, path)
@@ -44,23 +45,30 @@ def load_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stam
     if not path.is_file():
         raise TrainingStopped(f"no checkpoint at '{path}': start without --resume", code="no_checkpoint")
     try:
-        arrays, saved = mx.load(str(path), return_metadata=True)
-        mx.eval(list(arrays.values()))
+        arrays, saved = load_arrays(path)
     except RuntimeError:
-        raise TrainingStopped(f"the checkpoint '{path}' is damaged: start without --resume", code="bad_checkpoint") from None
+        raise TrainingStopped(
+            f"the checkpoint '{path}' is damaged: start without --resume", code="bad_checkpoint"
+        ) from None
     differ = [part for part in stamp if saved.get(part) != stamp[part]]
     if differ:
         raise TrainingStopped(
-            f"the checkpoint '{path}' belongs to another {' and '.join(differ)}: start without --resume", code="bad_checkpoint"
+            f"the checkpoint '{path}' belongs to another {' and '.join(differ)}: start without --resume",
+            code="bad_checkpoint",
         )
     set_adapter(model, _part(arrays, "adapter/"))
     run.best = _part(arrays, "best/")
     optimizer.state = tree_unflatten(list(_part(arrays, "optimizer/").items()))
-    mx.random.state[:] = [arrays[f"random/{i}"] for i in range(len(mx.random.state))]
+    _random_state()[:] = [arrays[f"random/{i}"] for i in range(len(_random_state()))]
     position = json.loads(saved["position"])
     for name in ("losses", "validation"):
         position[name] = [tuple(item) for item in position[name]]
     run.position = type(run.position)(**position)
+
+
+def _random_state() -> list[mx.array]:
+    """The state of mlx's own random numbers (dropout draws from it)."""
+    return cast(list[mx.array], mx.random.state)
 
 
 def _part(arrays: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:

@@ -11,9 +11,13 @@ from errors import ConfigRefused
 from prompt_format.manifest import NAME_PATTERN
 
 METHODS = ("lora",)  # dora, rslora, pissa, lora-plus and galore are named in interface.md and not built yet
+# What other programs call a setting, where the spelling does not give it away.
+ELSEWHERE = {"lora_alpha": "'scale', which is alpha / rank", "alpha": "'scale', which is alpha / rank", "r": "'rank'"}
 
 
 class _Strict(BaseModel):
+    """Nothing unknown. A number may be text: YAML 1.1 reads 1e-4 as that."""
+
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
@@ -77,8 +81,10 @@ def load_config(path: Path) -> TrainConfig:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigRefused(f"no config '{path}': write one, or see data/example/jo.yaml", code="no_config") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigRefused(f"'{path}' is not readable YAML ({type(error).__name__})", code="config_malformed") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
+        raise ConfigRefused(
+            f"'{path}' is not readable YAML ({type(error).__name__})", code="config_malformed"
+        ) from None
     return parse_config(raw, str(path))
 
 
@@ -86,7 +92,6 @@ def parse_config(raw: Any, where: str) -> TrainConfig:
     """The config in a parsed YAML document; *where* names it in messages. Raises as ``load_config`` does."""
     if not isinstance(raw, dict):
         raise ConfigRefused(f"'{where}' is not a list of settings (name: value)", code="config_malformed")
-    raw = {key: _number(value) for key, value in raw.items()}
     try:
         config = TrainConfig.model_validate(raw)
     except ValidationError as error:
@@ -106,21 +111,12 @@ def parse_config(raw: Any, where: str) -> TrainConfig:
     return config
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text: take it as the number it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _fault(row: Any) -> str:
     where = ".".join(str(part) for part in row["loc"])
     if row["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(row["loc"][-1]), _known(row["loc"][:-1]), 1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(_known(row['loc'][:-1]))}"
+        near = [ELSEWHERE[where]] if where in ELSEWHERE else [f"'{name}'" for name in near]
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_known(row['loc'][:-1]))}"
         return f"unknown key '{where}': {hint}"
     return f"{where}: {row['msg']}"
 

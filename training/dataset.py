@@ -80,8 +80,8 @@ def build(
     splits, dropped = split_pairs(history, relations or {}, groups, window or Window())
     if not splits["train"]:
         raise DataRefused(
-            f"no replies to learn from in {', '.join(map(str, paths))}: {len(history.threads)} threads, none with an answer "
-            "of yours to somebody's message. Check --me at import",
+            f"no replies to learn from in {', '.join(map(str, paths))}: {len(history.threads)} threads, none with an "
+            "answer of yours to somebody's message. Check --me at import",
             code="no_pairs",
             details=[f"{reason}: {count}" for reason, count in sorted(dropped.items())],
         )
@@ -99,22 +99,44 @@ def read_history(paths: Sequence[Path]) -> History:
         DataRefused: If no message was found.
     """
     history = History()
+    earlier: set[Any] = set()  # what stood in the files before this one
     for path in paths:
         digest = hashlib.sha256()
+        here: set[Any] = set()
         for record in read_records(path):
             if isinstance(record, ValidationError):
                 history.dropped["not_understood"] += 1
                 continue
             digest.update(record.model_dump_json().encode())
+            marks = _marks(record)
+            if not earlier.isdisjoint(marks):
+                history.dropped["in_an_earlier_file"] += 1
+                continue
+            here |= marks
             history.threads[record.thread_id].append(record)
+        earlier |= here
         history.sources[path.name] = digest.hexdigest()
     if not history.threads:
         given = ", ".join(map(str, paths)) or "no file given"
         raise DataRefused(
             f"no messages to build from ({given}): run `python -m training import SOURCE PATH --me ...` first",
             code="no_messages",
+            details=[f"{reason}: {count} lines" for reason, count in sorted(history.dropped.items())],
         )
     return history
+
+
+def _marks(record: Record) -> set[Any]:
+    """What shows that a message of one file is one of another file too: overlapping exports are usual.
+
+    Within a file two equal messages of one second can both be real.
+    """
+    marks: set[Any] = set()
+    if record.source_id is not None:
+        marks.add((record.source, record.thread_id, record.source_id))
+    if record.sent_at is not None:
+        marks.add((record.thread_id, record.sender_id, record.from_me, record.sent_at, record.kind, record.text))
+    return marks
 
 
 def split_pairs(
@@ -123,15 +145,15 @@ def split_pairs(
     """(split -> pairs, dropped by reason). The last tenth of each thread's blocks is test, the tenth before valid."""
     dropped = Counter(history.dropped)
     splits: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-    for thread_id, records in sorted(history.threads.items()):
+    for _, records in sorted(history.threads.items()):
         if not groups and any(record.thread_kind == "group" for record in records):
             dropped["group_thread"] += sum(record.from_me for record in records)
             continue
         pairs = reply_pairs(records, _relation(records, relations), window, dropped)
         blocks = sorted({pair.block for pair in pairs})
         held = max(1, round(len(blocks) * HELD_OUT_SHARE)) if len(blocks) >= 3 else 0
-        place = {block: "test" for block in blocks[len(blocks) - held :]}
-        place |= {block: "valid" for block in blocks[len(blocks) - 2 * held : len(blocks) - held]}
+        first_valid, first_test = len(blocks) - 2 * held, len(blocks) - held
+        place = dict.fromkeys(blocks[first_valid:first_test], "valid") | dict.fromkeys(blocks[first_test:], "test")
         for pair in pairs:
             splits[place.get(pair.block, "train")].append(pair)
     _drop_repeated_replies(splits, dropped)
@@ -234,13 +256,18 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """*folder* with exactly *files*: the old one stays until the new one is whole."""
     staged = folder.with_name(f".staging-{folder.name}-{os.getpid()}")
     old = folder.with_name(f".old-{folder.name}-{os.getpid()}")
+    shutil.rmtree(staged, ignore_errors=True)  # of a killed process that had this one's number
     try:
         staged.mkdir(parents=True, mode=0o700)
         for name, content in files.items():
             write_synced(staged / name, content)
         if folder.exists():
             os.rename(folder, old)
-        os.rename(staged, folder)
+        try:
+            os.rename(staged, folder)
+        except OSError:
+            os.rename(old, folder)
+            raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

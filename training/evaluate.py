@@ -107,5 +107,3 @@ def _last_asked(messages: Sequence[Any]) -> str:
     """The last line of the prompt without its label: what the reply answers."""
     last = str(messages[-2]["content"]).rpartition("\n")[2]
     return last.partition(": ")[2] if ": " in last else last
-
-

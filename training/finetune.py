@@ -6,6 +6,7 @@ weights are kept in memory; a loss that is not a number stops the run and names 
 """
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,14 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
+from base_model.arrays import scalar
 from errors import TrainingStopped
 from prompt_format.adapter_check import AdapterConfig
 from prompt_format.format import Example
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.lora import adapter_weights, put_on, set_adapter
-from training.reply_loss import Batch, buckets, loss_sum, make_batch, mean_loss, reply_logits
+from training.reply_loss import buckets, loss_sum, make_batch, mean_loss, reply_logits
 from training.rows import Dataset
 
 MAX_GRADIENT_NORM = 1.0
@@ -108,7 +110,14 @@ class _Run:
         logits: Any,
         say: Progress,
     ):
-        self.model, self.train, self.valid, self.config, self.logits, self.say = model, train, valid, config, logits, say
+        self.model, self.train, self.valid, self.config, self.logits, self.say = (
+            model,
+            train,
+            valid,
+            config,
+            logits,
+            say,
+        )
         self.total = config.steps(len(train))
         self.per_epoch = max(1, math.ceil(len(train) / config.batch_size))
         self.evaluate_every = max(1, self.per_epoch // config.early_stopping.evaluations_per_epoch)
@@ -117,6 +126,7 @@ class _Run:
         self.optimizer = optim.AdamW(learning_rate=config.learning_rate, weight_decay=0.0)
         self.optimizer.init(model.trainable_parameters())
         self.gradients = nn.value_and_grad(model, loss_sum(logits))
+        self.streams = streams()
 
     def until_done(self, save: Callable[[], None]) -> None:
         self.model.train()
@@ -141,24 +151,37 @@ class _Run:
             yield from order[offset:]
 
     def _step(self, indices: list[int]) -> None:
-        batch: Batch = make_batch([self.train[i] for i in indices], self.config.prompt_loss_weight)
         self.optimizer.learning_rate = learning_rate(self.config, self.position.step, self.total)
-        loss, gradients = self.gradients(self.model, batch)
-        weight = batch.weights.sum()
-        gradients = tree_map(lambda g: g / weight, gradients)
+        loss, gradients, count = self._gradients(indices)
         gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)
         self.optimizer.update(self.model, gradients)
         mx.eval(self.model.trainable_parameters(), self.optimizer.state, loss, norm)
-        mean = float((loss / weight).item())
-        if not (math.isfinite(mean) and math.isfinite(float(norm.item()))):
+        mean = scalar(loss)
+        if not (math.isfinite(mean) and math.isfinite(scalar(norm))):
             raise TrainingStopped(
                 f"the loss is not a number at step {self.position.step + 1}: lower learning_rate or scale. "
                 f"Rows of that batch: {sorted(indices)}",
                 code="not_a_number",
             )
         self.position.step += 1
-        self.position.tokens += len(batch.targets)
+        self.position.tokens += count
         self.position.losses.append((self.position.step, mean))
+
+    def _gradients(self, indices: list[int]) -> tuple[mx.array, Any, int]:
+        """(mean loss a token, its gradients, tokens) of one batch, a part of it on each stream."""
+        parts, weights, count = [], [], 0
+        for number, stream in enumerate(self.streams):
+            share = indices[number :: len(self.streams)]
+            if share:
+                batch = make_batch([self.train[i] for i in share], self.config.prompt_loss_weight)
+                with mx.stream(stream):
+                    parts.append(self.gradients(self.model, batch))
+                weights.append(batch.weights.sum())
+                count += len(batch.targets)
+        weight = sum(weights[1:], weights[0])
+        gradients = tree_map(lambda *g: sum(g[1:], g[0]) / weight, *[gradient for _, gradient in parts])
+        loss = sum((part for part, _ in parts[1:]), parts[0][0]) / weight
+        return loss, gradients, count
 
     def _evaluate(self) -> None:
         self.model.eval()
@@ -177,6 +200,16 @@ class _Run:
             f"step {position.step}/{self.total}  training loss {sum(recent) / len(recent):.4f}  "
             f"validation loss {loss:.4f}{'  (best)' if position.best_step == position.step else ''}"
         )
+
+
+def streams() -> list[mx.Stream]:
+    """What to run the parts of a batch on: on a CPU two streams, since one leaves cores idle; else the usual one.
+
+    A CPU stream is one thread, and most operations use no more. ``training.__main__`` has the BLAS use one as well.
+    """
+    if mx.default_device() == mx.gpu or (os.cpu_count() or 1) < 2:
+        return [mx.default_stream(mx.default_device())]
+    return [mx.new_stream(mx.cpu) for _ in range(2)]
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:

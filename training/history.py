@@ -54,7 +54,9 @@ class Coverage:
             + ", ".join(f"{kind} {count}" for kind, count in self.kinds.most_common()),
         ]
         if len(self.not_understood) > WARN_ABOVE * self.seen:
-            text.append(f"WARNING: {len(self.not_understood)} rows were not understood, the first: {self.not_understood[0]}")
+            text.append(
+                f"WARNING: {len(self.not_understood)} rows were not understood, the first: {self.not_understood[0]}"
+            )
         return text
 
 
@@ -72,13 +74,15 @@ def import_messages(source: str, path: Path, me: str | None, out: Path) -> Cover
     staged = out.with_name(f".staging-{out.name}-{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        with staged.open("x", encoding="utf-8") as file:
+        # Half a surrogate pair, which no UTF-8 file can hold, may stand in what is kept for reports: a sender's name.
+        with staged.open("x", encoding="utf-8", errors="replace") as file:
             file.writelines(_kept(SOURCES[source](path, me), coverage))
         if coverage.kept == 0:
             raise DataRefused(f"nothing in '{path}' could be imported as {source}", code="no_messages")
         if coverage.mine == 0:
             raise DataRefused(
-                f"no message in '{path}' is yours: give --me your address or name as the export has it", code="no_messages"
+                f"no message in '{path}' is yours: give --me your address or name as the export has it",
+                code="no_messages",
             )
         os.replace(staged, out)
     finally:

@@ -21,12 +21,15 @@ def put_on(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
     shapes = projections(model)
     blocks = len(model.layers)
     num_layers = blocks if config.layers == "all" else min(config.layers, blocks)
-    inner = sorted({path.split(".", next(i for i, p in enumerate(path.split(".")) if p.isdigit()) + 1)[-1] for path in shapes})
+    inner = sorted(
+        {path.split(".", next(i for i, p in enumerate(path.split(".")) if p.isdigit()) + 1)[-1] for path in shapes}
+    )
     wanted = inner if config.modules == "all" else [k for k in inner if any(_named(k, m) for m in config.modules)]
     modules = covered_modules(shapes, num_layers, wanted, blocks)
     if not modules:
         raise ConfigRefused(
-            f"modules {config.modules} match no linear layer of the last {num_layers} blocks; there are: {', '.join(inner)}",
+            f"modules {config.modules} match no linear layer of the last {num_layers} blocks; there are: "
+            + ", ".join(inner),
             code="config_invalid",
         )
     # Only what the covered blocks really have: a key that matches nothing would make the config say more than it is.

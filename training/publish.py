@@ -191,5 +191,3 @@ def list_adapters(store: Path) -> list[Listed]:
             except AdapterRefused as fault:
                 rows.append(Listed(name, generation, generation == now, None, f"{fault.code}: {fault.message}"))
     return rows
-
-

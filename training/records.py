@@ -1,6 +1,7 @@
 """The normalised record: one message a line in ``data/messages/NAME.jsonl``, whatever it came from."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from errors import DataRefused
 
 
 def _rfc3339(value: Any) -> Any:
-    if isinstance(value, (int, float)):
+    """Pydantic would take seconds since 1970 as well, as a number or as text."""
+    if isinstance(value, (int, float)) or (isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d", value)):
         raise ValueError("a time is RFC 3339 text")
     return value
 
@@ -47,7 +49,7 @@ def read_records(path: Path) -> Iterator[Record | ValidationError]:
         DataRefused: If the file is not there or not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines):
                 if line.strip():
                     yield _record(line, number)

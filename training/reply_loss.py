@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from base_model.arrays import scalar
 from prompt_format.format import Example
 
 
@@ -87,8 +88,11 @@ def _head(model: Any) -> Callable[[mx.array], mx.array] | None:
     if "lm_head" in model:
         head: Callable[[mx.array], mx.array] = model.lm_head
         return head
-    embedding = getattr(getattr(model, "model", None), "embed_tokens", None)
-    return embedding.as_linear if hasattr(embedding, "as_linear") else None
+    embedding: Any = getattr(getattr(model, "model", None), "embed_tokens", None)
+    if not hasattr(embedding, "as_linear"):
+        return None
+    tied: Callable[[mx.array], mx.array] = embedding.as_linear
+    return tied
 
 
 def loss_sum(logits: Logits) -> Callable[[Any, Batch], mx.array]:
@@ -96,7 +100,8 @@ def loss_sum(logits: Logits) -> Callable[[Any, Batch], mx.array]:
 
     def compute(model: Any, batch: Batch) -> mx.array:
         losses = nn.losses.cross_entropy(logits(model, batch), batch.targets)
-        return (losses * batch.weights).sum()
+        total: mx.array = (losses * batch.weights).sum()
+        return total
 
     return compute
 
@@ -113,6 +118,6 @@ def mean_loss(model: Any, examples: Sequence[Example], logits: Logits, size: int
     total = count = 0.0
     for indices in buckets(examples, size):
         batch = make_batch([examples[i] for i in indices])
-        total += float(compute(model, batch).item())
+        total += scalar(compute(model, batch))
         count += len(batch.targets)
     return total / count

@@ -55,14 +55,14 @@ def load_dataset(folder: Path, template: ChatTemplate, max_tokens: int) -> Datas
         DataRefused: If it is absent, empty, damaged, or was made for another tokenizer, template or version.
     """
     summary = _summary(folder)
-    form = format_for(template, _contract(summary, folder))
+    form = _format(template, _contract(summary, folder), folder)
     splits: dict[str, list[Example]] = {}
     messages: dict[str, list[Any]] = {}
     digest = hashlib.sha256()
     cut = refused = 0
     for split in ("train", "valid", "test"):
         raw = _read(folder / f"{split}.jsonl")
-        if hashlib.sha256(raw).hexdigest() != summary.get("sha256", {}).get(f"{split}.jsonl"):
+        if hashlib.sha256(raw).hexdigest() != summary["sha256"].get(f"{split}.jsonl"):
             raise DataRefused(
                 f"'{folder / split}.jsonl' is not the file that dataset.json describes: build the dataset again",
                 code="digest_mismatch",
@@ -97,7 +97,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         summary = json.loads(_read(folder / "dataset.json"))
     except ValueError:
         summary = None
-    if not isinstance(summary, dict):
+    if not isinstance(summary, dict) or not isinstance(summary.get("sha256"), dict):
         raise DataRefused(f"'{folder / 'dataset.json'}' is damaged: build the dataset again", code="dataset_malformed")
     return summary
 
@@ -114,11 +114,25 @@ def _contract(summary: dict[str, Any], folder: Path) -> Contract:
         ) from None
 
 
+def _format(template: ChatTemplate, contract: Contract, folder: Path) -> PromptFormat:
+    try:
+        return format_for(template, contract)
+    except DataRefused as error:
+        raise DataRefused(
+            f"the dataset '{folder}' does not fit: {error.message}. Build it again with this model (--model), or train "
+            "on the one it was built with",
+            code=error.code,
+            details=error.details,
+        ) from None
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataRefused(f"'{path}' cannot be read ({type(error).__name__}): build again", code="unreadable_file") from None
+        raise DataRefused(
+            f"'{path}' cannot be read ({type(error).__name__}): build again", code="unreadable_file"
+        ) from None
 
 
 def _rows(raw: bytes, path: Path, contract: str) -> list[Row]:
@@ -129,7 +143,9 @@ def _rows(raw: bytes, path: Path, contract: str) -> list[Row]:
         except ValidationError:
             raise DataRefused(f"'{path}' line {number} is no training row: build again", code="row_malformed") from None
         if row.contract != contract:
-            raise DataRefused(f"'{path}' line {number} was made under another contract: build again", code="contract_mismatch")
+            raise DataRefused(
+                f"'{path}' line {number} was made under another contract: build again", code="contract_mismatch"
+            )
         rows.append(row)
     return rows
 
@@ -139,7 +155,9 @@ def _example(form: PromptFormat, row: Row, path: Path, number: int) -> Example:
     try:
         return form.encode_row(messages)
     except (PromptRefused, KeyError) as error:
-        raise DataRefused(f"'{path}' line {number} cannot be encoded ({error}): build again", code="row_malformed") from None
+        raise DataRefused(
+            f"'{path}' line {number} cannot be encoded ({error}): build again", code="row_malformed"
+        ) from None
 
 
 def _fit(example: Example, max_tokens: int) -> Example | None:

@@ -56,7 +56,10 @@ def train(
     """
     dataset = load_dataset(config.data, ChatTemplate(load_tokenizer(resolve(config.model))), config.max_tokens)
     if dataset.cut or dataset.refused:
-        say(f"max_tokens {config.max_tokens}: {dataset.cut} prompts cut from the left, {dataset.refused} replies too long")
+        say(
+            f"max_tokens {config.max_tokens}: {dataset.cut} prompts cut from the left, "
+            f"{dataset.refused} rows left out because the reply alone is longer"
+        )
     base = load_base(config.model)
     store.mkdir(parents=True, exist_ok=True, mode=0o700)
     checkpoint = store / f".staging-checkpoint-{config.name}.safetensors"
@@ -87,7 +90,10 @@ def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Traine
             steps=trained.position.best_step,
             tokens=trained.position.tokens,
             seed=config.seed,
-            versions={"python": platform.python_version(), **{p: version(p) for p in ("mlx", "mlx-lm", "transformers")}},
+            versions={
+                "python": platform.python_version(),
+                **{p: version(p) for p in ("mlx", "mlx-lm", "transformers")},
+            },
         ),
         metrics=verdict.metrics,
         probe=probe(base.model, dataset),
@@ -123,5 +129,7 @@ def notify(url: str, name: str, token: str | None) -> str:
     except urllib.error.HTTPError as error:
         return f"the service refused it: {error.code} {error.read(2000).decode(errors='replace')}"
     except (OSError, ValueError, KeyError, IndexError) as error:
-        return f"the service at {url} was not told ({type(error).__name__}); it will find the adapter at its next reload"
+        return (
+            f"the service at {url} was not told ({type(error).__name__}); it will find the adapter at its next reload"
+        )
     return f"the service says: {name} {result['status']}, generation {result['generation']}"

@@ -22,7 +22,7 @@ def read_jsonl(path: Path, me: str | None) -> Iterator[dict[str, Any] | str]:
     import json
 
     try:
-        lines = path.open(encoding="utf-8")
+        lines = path.open(encoding="utf-8-sig")
     except OSError as error:
         raise DataRefused(f"'{path}' cannot be read ({type(error).__name__})", code="unreadable_file") from None
     with lines:
@@ -47,11 +47,11 @@ def _decoded(lines: Any, path: Path) -> Iterator[str]:
 def _normalised(row: Any, me: str | None) -> dict[str, Any] | None:
     if not isinstance(row, dict):
         return None
-    row = {"source": "jsonl", **row}
+    whole: dict[str, Any] = {"source": "jsonl", **row}
     if me is not None:
-        row["from_me"] = me in (row.get("sender_id"), row.get("sender_name"))
+        whole["from_me"] = me in (row.get("sender_id"), row.get("sender_name"))
     try:
-        Record.model_validate(row)
+        Record.model_validate(whole)
     except ValidationError:
         return None
-    return row
+    return whole

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prompt_format.messages import canonical
 from prompt_format.persona import Persona, measure
@@ -32,9 +33,11 @@ MIX = {
     "ms_personality_chat": 0.05,
 }
 HELD_OUT = 64  # one dialogue in so many
-NAMES = """Ada Alex Amir Ana Ben Bo Cleo Dani Dee Eli Ella Emre Finn Gia Hal Ida Ines Iris Jan Jo Joss Kai Kim Lea Leo Lin
-Lou Mae Max Mia Mika Milo Mo Nadia Nell Nico Nora Omar Pia Quinn Rae Remy Rio Rosa Ruth Sam Sana Sol Tess Theo Tom Uma
-Val Vera Wes Yara Yuki Zoe""".split()
+NAMES = """
+Ada Alex Amir Ana Ben Bo Cleo Dani Dee Eli Ella Emre Finn Gia Hal Ida Ines Iris Jan Jo Joss Kai Kim Lea Leo
+Lin Lou Mae Max Mia Mika Milo Mo Nadia Nell Nico Nora Omar Pia Quinn Rae Remy Rio Rosa Ruth Sam Sana Sol Tess
+Theo Tom Uma Val Vera Wes Yara Yuki Zoe
+""".split()
 _PLACE_HOLDER = re.compile(r"\[[^\]]{1,40}\]|\b[Uu]ser ?[12]\b|<url>|<email>|@S\d")
 # Answers of the personality sets that speak as a program, or give a telephone number for a crisis.
 _NOT_A_PERSON = re.compile(
@@ -69,7 +72,7 @@ class Texting:
     favourites: tuple[str, ...]
 
 
-def dialogues(folder: Path, name: str) -> Iterator[dict]:
+def dialogues(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     """The usable dialogues of one set."""
     with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -102,7 +105,7 @@ def rows(folder: Path, seed: int, held_out: bool) -> Iterator[list[ChatMessage]]
                 yield from chats(dialogue["turns"], draw)
 
 
-def chats(raw: list[dict], draw: random.Random) -> Iterator[list[ChatMessage]]:
+def chats(raw: list[dict[str, Any]], draw: random.Random) -> Iterator[list[ChatMessage]]:
     """*raw* turns as chats: long ones in pieces, half of them as `turns`, half as a transcript with one reply."""
     me = draw.choice(sorted({turn["speaker"] for turn in raw}))
     habits = {speaker: _texting(draw) for speaker in sorted({turn["speaker"] for turn in raw})}

@@ -8,7 +8,7 @@ trained here loads there. On a GPU none of this is needed: ``train.py`` leaves i
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -34,23 +34,26 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @_compiled
 def _sigmoid(x: mx.array) -> mx.array:
     e = _exp(-mx.abs(x))
-    return mx.where(x >= 0, 1.0, e) / (1 + e)
+    s: mx.array = mx.where(x >= 0, 1.0, e) / (1 + e)
+    return s
 
 
 @_compiled
 def _swiglu_gradients(gate: mx.array, x: mx.array, dy: mx.array) -> tuple[mx.array, mx.array]:
     s = _sigmoid(gate)
-    return dy * x * s * (1 + gate * (1 - s)), dy * gate * s
+    d_gate: mx.array = dy * x * s * (1 + gate * (1 - s))
+    return d_gate, dy * gate * s
 
 
 @mx.custom_function
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
     """silu(gate) * x."""
-    return gate * _sigmoid(gate) * x
+    y: mx.array = gate * _sigmoid(gate) * x
+    return y
 
 
 @swiglu.vjp
-def _swiglu_vjp(primals: Any, dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+def _swiglu_vjp(primals: Any, dy: mx.array, _: mx.array) -> Any:
     return _swiglu_gradients(*primals, dy)
 
 
@@ -87,7 +90,7 @@ def _cross_entropy_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.
 
 def cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Loss of each row: logits (N, vocab) float32, targets (N,) int32 -> (N,)."""
-    loss: mx.array = _cross_entropy(logits, targets)[0]
+    loss: mx.array = cast(Any, _cross_entropy(logits, targets))[0]
     return loss
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from base_model.starter.recipe.corpus import rows  # noqa: E402
+from base_model.starter.recipe.corpus import rows
 
 CONTROL = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (

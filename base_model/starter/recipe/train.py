@@ -8,6 +8,7 @@ checkpoint is written beside them; the same command goes on from it. Other sizes
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from base_model.fast_cpu import prepare_cpu  # noqa: E402
+from base_model.fast_cpu import prepare_cpu
 
 TWO_STREAMS = "SAMEVOICE_ONE_STREAM" not in os.environ
 prepare_cpu(threads=1 if TWO_STREAMS else None)
@@ -29,14 +30,16 @@ prepare_cpu(threads=1 if TWO_STREAMS else None)
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
-from mlx.utils import tree_flatten, tree_map  # noqa: E402
+from mlx.utils import tree_flatten, tree_map, tree_unflatten  # noqa: E402
 from mlx_lm.models import lfm2  # noqa: E402
 
+from base_model.arrays import load_arrays, scalar  # noqa: E402
 from base_model.starter.recipe import fast_on_cpu  # noqa: E402
 from base_model.starter.recipe.corpus import rows  # noqa: E402
 from prompt_format.chat_template import ChatTemplate  # noqa: E402
 
 MAX_TOKENS = 352
+SAVE_EVERY_S = 240
 Row = tuple[np.ndarray, int]  # token ids, and where the loss begins (after the system message)
 
 
@@ -129,18 +132,23 @@ class Trainer:
         self.optimizer.update(self.model, gradient)
         loss = sum(part[0] for part in parts) / total
         mx.eval(self.model.parameters(), self.optimizer.state, loss)
-        self.tokens += int(total.item())
+        self.tokens += int(scalar(total))
         self.step += 1
-        return float(loss.item())
+        return scalar(loss)
 
-    def evaluate(self, data: list[Row], reply_only: bool) -> float:
+    def evaluate(self, data: list[Row]) -> float:
         """Mean loss a token over *data*."""
         total = count = 0.0
         for group in batches(data, 8192, 0):
             inputs, targets, weights = pad(group)
-            total += float(loss_sum(self.model, inputs, targets, weights).item())
-            count += float(weights.sum().item())
+            total += scalar(loss_sum(self.model, inputs, targets, weights))
+            count += scalar(weights.sum())
         return total / count
+
+    def note(self, data: list[Row]) -> None:
+        """Measure *data* and remember the loss."""
+        self.history.append({"tokens": self.tokens, "rows": len(data), "held_out": self.evaluate(data)})
+        print(f"held-out loss on {len(data)} rows {self.history[-1]['held_out']:.4f}", flush=True)
 
     def save(self) -> None:
         """A checkpoint in one file, replaced by rename."""
@@ -154,7 +162,7 @@ class Trainer:
         path = self.out / ".checkpoint.safetensors"
         if not path.exists():
             return
-        state, position = mx.load(str(path), return_metadata=True)
+        state, position = load_arrays(path)
         self.model.load_weights([(k[6:], v) for k, v in state.items() if k.startswith("model.")])
         self.optimizer.state = unflatten({k[10:]: v for k, v in state.items() if k.startswith("optimizer.")})
         self.tokens, self.step = int(position["tokens"]), int(position["step"])
@@ -170,8 +178,6 @@ class Trainer:
 
 
 def unflatten(flat: dict[str, mx.array]) -> Any:
-    from mlx.utils import tree_unflatten
-
     return tree_unflatten(list(flat.items()))
 
 
@@ -232,32 +238,32 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{size / 1e6:.2f} M parameters, vocabulary {vocabulary}", flush=True)
     held_out = encode_pass(arguments.corpus, arguments.out, 0, held_out=True)
     trainer.resume()
-    began, last_save, begun_at = time.time(), time.time(), trainer.tokens
-    skip = trainer.step
-    for number in range(1000):
-        for group in batches(encode_pass(arguments.corpus, arguments.out, number, False), arguments.batch, number):
-            if skip > 0:
-                skip -= 1
-                continue
-            if trainer.tokens >= arguments.tokens:
-                break
-            loss = trainer.train_on(group, learning_rate(trainer.tokens, arguments.tokens, arguments.peak))
-            if trainer.step % 50 == 0:
-                rate = (trainer.tokens - begun_at) / (time.time() - began)
-                print(f"step {trainer.step}  {trainer.tokens / 1e6:.2f} M tokens  loss {loss:.3f}  {rate:.0f} tokens/s", flush=True)
-            if trainer.step % 400 == 0:
-                trainer.history.append({"tokens": trainer.tokens, "held_out": trainer.evaluate(held_out[::8], False)})
-                print(f"held-out loss (an eighth) {trainer.history[-1]['held_out']:.4f}", flush=True)
-            if time.time() - last_save > 240:
-                trainer.save()
-                trainer.export()
-                last_save = time.time()
+    clock = saved = time.time()
+    before = trainer.tokens
+    for group in itertools.islice(all_batches(arguments), trainer.step, None):
         if trainer.tokens >= arguments.tokens:
             break
-    trainer.history.append({"tokens": trainer.tokens, "held_out": trainer.evaluate(held_out, False)})
+        loss = trainer.train_on(group, learning_rate(trainer.tokens, arguments.tokens, arguments.peak))
+        if trainer.step % 50 == 0:
+            rate = (trainer.tokens - before) / (time.time() - clock)
+            print(
+                f"step {trainer.step}  {trainer.tokens / 1e6:.2f} M tokens  loss {loss:.3f}  {rate:.0f} tokens/s",
+                flush=True,
+            )
+        if trainer.step % 400 == 0:
+            trainer.note(held_out[::8])
+        if time.time() - saved > SAVE_EVERY_S:
+            trainer.save()
+            saved = time.time()
+    trainer.note(held_out)
     trainer.save()
     trainer.export()
-    print(f"held-out loss (all) {trainer.history[-1]['held_out']:.4f}", flush=True)
+
+
+def all_batches(arguments: argparse.Namespace) -> Iterator[list[Row]]:
+    """The batches of one pass after another, always the same ones."""
+    for number in itertools.count():
+        yield from batches(encode_pass(arguments.corpus, arguments.out, number, False), arguments.batch, number)
 
 
 def main() -> None:

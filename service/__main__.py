@@ -1,0 +1,202 @@
+"""``python -m service``: the only place where settings, MLX and uvicorn meet.
+
+Exit codes: 0 stopped as asked, 1 refused (bad model, port in use), 2 wrong usage, 3 another service holds the store,
+70 the engine failed.
+"""
+
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
+from base_model.offline import stay_offline
+from base_model.resolve import is_hub_id
+from errors import Locked, Refused, SamevoiceError
+from service.app import create_app, with_doors
+from service.engine import Engine
+from service.registry import Registry
+from service.settings import Settings, read_settings
+
+GRACE_S = 8
+
+
+class Server(uvicorn.Server):
+    """Leaves with our exit code instead of dying of the signal; a second signal cuts."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until told to stop; returns the exit code."""
+    os.umask(0o077)
+    settings = read_settings(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "huggingface_hub", "transformers", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_only_one(settings.adapters))
+            listener = stack.enter_context(_listen(settings))
+            return _serve(settings, listener)
+    except Locked as error:
+        return _fail(error, 3)
+    except Refused as error:
+        return _fail(error, 1)
+    except SamevoiceError as error:
+        return _fail(error, 70)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> int:
+    stay_offline(hub_allowed=is_hub_id(settings.model))
+    blas = prepare_cpu()
+    if sys.platform == "linux" and blas is None:
+        print(f"note: {HOW_TO_INSTALL}", file=sys.stderr)
+    token = _token(settings)
+    host, port = settings.host, listener.getsockname()[1]
+
+    def open_device():  # type: ignore[no-untyped-def]
+        # Imports mlx: on the engine thread, and after the BLAS has been opened.
+        from service.mlx_device import MlxDevice
+
+        return MlxDevice(settings.model, settings.slots, settings.rank, settings.rows)
+
+    engine = Engine(open_device, settings.rows)
+    app = create_app(settings, engine, lambda registry: _announce(settings, registry, port, token))
+    names = {host, "localhost", "127.0.0.1", "[::1]"} if _is_loopback(host) else {host}
+    config = uvicorn.Config(
+        with_doors(app, [f"{name}:{port}" for name in names], token), http="h11", ws="none", lifespan="on",
+        access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=15,
+    )  # fmt: skip
+    server = Server(config)
+    engine.on_failure = lambda: setattr(server, "should_exit", True)
+    print("loading: " + ", ".join(settings.lines()), flush=True)
+    server.run(sockets=[listener])
+    engine.stop()
+    if engine.failure is not None:
+        print(f"error [engine_error]: the engine failed ({engine.failure})", file=sys.stderr)
+        return 70
+    return _start_error(engine)
+
+
+def _start_error(engine: Engine) -> int:
+    """The exit code for an engine that never came up; 0 for one that served."""
+    opened = engine.start_error()
+    if opened is None:
+        return 0
+    if isinstance(opened, SamevoiceError):
+        return _fail(opened, 1)
+    raise opened
+
+
+def _announce(settings: Settings, registry: Registry, port: int, token: str | None) -> None:
+    address = f"http://{settings.host}:{port}"
+    auth = f' -H "Authorization: Bearer $(cat {settings.token_file})"' if token else ""
+    print(f"base      {registry.base.name}, {registry.base.fingerprint[:19]}…, {registry.base.blocks} blocks")
+    for row in registry.describe():
+        state = row["generation"] if row["status"] == "serving" else f"REFUSED {row['last_refusal']['code']}"
+        print(f"adapter   {row['name']}  {state}{'  (default)' if row['default'] else ''}")
+    if not registry.serving:
+        print("adapter   none yet: replies come from the base until training publishes one")
+    if token:
+        print(f"token     in {settings.token_file}")
+    print(f"ready     {address}\n")
+    print(
+        f"curl {address}/reply{auth} -H 'Content-Type: application/json' "
+        """-d '{"messages": [{"from_me": false, "text": "are you coming tonight?"}]}'"""
+    )
+    print(flush=True)
+
+
+def _token(settings: Settings) -> str | None:
+    """The token in the token file, made 0600 when it is not there."""
+    path = settings.token_file
+    if path is None:
+        if not _is_loopback(settings.host):
+            raise Refused(f"--no-auth on {settings.host} would let everybody in: use a token", code="open_to_all")
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+    info = path.stat()
+    if info.st_mode & 0o077 or info.st_uid != os.geteuid():
+        raise Refused(f"the token file {path} can be read by others: chmod 600 it", code="unsafe_token")
+    token = path.read_text(encoding="ascii").strip()
+    if len(token) < 16:
+        raise Refused(
+            f"the token in {path} is shorter than 16 characters: delete it to get a new one", code="weak_token"
+        )
+    return token
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise Refused(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port",
+            code="port_in_use",
+        ) from None
+    return listener
+
+
+@contextlib.contextmanager
+def _only_one(store: Path) -> Iterator[None]:
+    """Two services must not share a store."""
+    store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(store / ".serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise Locked(f"another service is using the store '{store}': stop it, or give another --adapters") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _fail(error: SamevoiceError, code: int) -> int:
+    print(f"error [{error.code}]: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The routes. Each takes a request, calls, and returns; errors are answered by one table (``answers``)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
+from service.answers import UnicodeJSONResponse, answer, envelope
+from service.doors import Doors
+from service.engine import Engine
+from service.registry import Registry
+from service.replies import Replies
+from service.schemas import PromptRequest, ReloadRequest, parse
+from service.settings import Settings
+
+_NO_TELEMETRY: Any = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
+
+
+def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry], None] = lambda _: None) -> FastAPI:
+    """The app around an engine that has not been started; its lifespan starts and stops it.
+
+    Args:
+        on_ready: Called once, when the base is loaded and the store has been read.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        base = await asyncio.wrap_future(engine.start())
+        try:
+            registry = Registry(settings.adapters, engine, base, settings.adapter)
+            await registry.reload()
+            app.state.registry = registry
+            app.state.replies = Replies(registry, engine, settings.waiting)
+            on_ready(registry)
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+
+    app = FastAPI(
+        lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
+    )  # fmt: skip
+    app.add_exception_handler(SamevoiceError, _refused)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_api_route("/healthz", healthz, methods=["GET"])
+    app.add_api_route("/readyz", readyz, methods=["GET"])
+    app.add_api_route("/reply", reply, methods=["POST"])
+    app.add_api_route("/prompt", prompt, methods=["POST"])
+    app.add_api_route("/adapters", list_adapters, methods=["GET"])
+    app.add_api_route("/adapters/reload", reload, methods=["POST"])
+    app.add_api_route("/adapters/{name}", show_adapter, methods=["GET"])
+    app.state.settings, app.state.engine = settings, engine
+    return app
+
+
+def with_doors(app: FastAPI, hosts: list[str], token: str | None) -> Doors:
+    """*app* behind its doors: what the server is given."""
+    return Doors(app, frozenset(host.lower() for host in hosts), token.encode() if token else None)
+
+
+async def healthz() -> Response:
+    """The process is up."""
+    return UnicodeJSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Able to write replies."""
+    if request.app.state.engine.failure is not None:
+        raise NotReady("the engine has failed", code="engine_error")
+    return UnicodeJSONResponse({"status": "ready"})
+
+
+async def reply(request: Request) -> Response:
+    """A reply, or n of them, to a thread. A client that leaves takes its rows out of the batch."""
+    asked = parse(PromptRequest, await _body(request))
+    work = asyncio.create_task(request.app.state.replies.reply(asked))
+    left = asyncio.create_task(_until_disconnect(request))
+    try:
+        await asyncio.wait({work, left}, timeout=_deadline(request), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and left.done():
+            raise ClientDisconnect
+        if not work.done():
+            raise DeadlinePassed("no reply within the time allowed: ask for fewer tokens, or raise --deadline")
+        return UnicodeJSONResponse(await work)
+    finally:
+        for task in (work, left):
+            task.cancel()
+
+
+async def prompt(request: Request) -> Response:
+    """The exact prompt for a thread."""
+    asked = parse(PromptRequest, await _body(request))
+    return UnicodeJSONResponse(request.app.state.replies.prompt(asked))
+
+
+async def list_adapters(request: Request) -> Response:
+    """Every adapter that is served or was refused."""
+    registry: Registry = request.app.state.registry
+    base = {"id": registry.base.name, "fingerprint": registry.base.fingerprint, "slots": registry.base.slots}
+    return UnicodeJSONResponse({"base": base, "default_adapter": registry.default, "adapters": registry.describe()})
+
+
+async def show_adapter(request: Request, name: str) -> Response:
+    """One adapter."""
+    return UnicodeJSONResponse(request.app.state.registry.describe_one(name))
+
+
+async def reload(request: Request) -> Response:
+    """Pick up what training wrote."""
+    asked = parse(ReloadRequest, await _body(request))
+    registry: Registry = request.app.state.registry
+    results = await registry.reload(asked.name, asked.generation, asked.expected_generation, asked.dry_run)
+    body: dict[str, Any] = {
+        "results": [result.as_json() for result in results],
+        "default_adapter": registry.default,
+    }
+    refused = [result for result in results if result.status == "refused"]
+    if refused:
+        first = refused[0].errors[0]
+        body |= envelope(first["code"], f"{refused[0].name}: {first['message']}", first["details"])
+    return UnicodeJSONResponse(body, 409 if refused else 200)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise Malformed("the body ended early", code="bad_request") from None
+
+
+async def _until_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _deadline(request: Request) -> float:
+    deadline: float = request.app.state.settings.deadline_s
+    return deadline
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SamevoiceError)
+    return answer(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "no_such_route", 405: "method_not_allowed"}
+    return UnicodeJSONResponse(
+        envelope(codes.get(error.status_code, "bad_request"), str(error.detail)), error.status_code
+    )

@@ -1,0 +1,87 @@
+"""Requests as clients send them: strict, every number within bounds, and no error repeats what was sent."""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from errors import InvalidField, Malformed
+from prompt_format.manifest import GENERATION_PATTERN, NAME_PATTERN
+from service.choice import Sampling
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
+class MessageIn(Strict):
+    """One message of the thread; ``sender`` and ``sent_at`` are optional."""
+
+    text: Text
+    from_me: bool
+    sender: str | None = Field(None, max_length=300)
+    sent_at: AwareDatetime | None = None
+
+
+class PromptRequest(Strict):
+    """A thread, and which adapter to answer it with."""
+
+    messages: list[MessageIn] = Field(min_length=1, max_length=2000)
+    category: str | None = Field(None, max_length=32)
+    is_group: bool = False
+    variant: str | None = Field(None, max_length=64)
+    name: str | None = Field(None, max_length=32)
+    adapter: str | None = Field(None, max_length=81)
+    n: int = Field(1, ge=1, le=8)
+    max_tokens: int = Field(64, ge=1, le=1024)
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    top_k: int = Field(0, ge=0, le=1_000_000)
+    repetition_penalty: float = Field(1.0, ge=0.5, le=2)
+    seed: int | None = Field(None, ge=0, lt=2**64)
+    stream: bool = False
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+
+
+class ReloadRequest(Strict):
+    """Which adapter to pick up: none named is every one in the store."""
+
+    name: str | None = Field(None, pattern=NAME_PATTERN)
+    generation: str | None = Field(None, pattern=GENERATION_PATTERN)
+    expected_generation: str | None = Field(None, pattern=GENERATION_PATTERN)
+    activate: bool = False
+    dry_run: bool = False
+    allow_unlabelled: bool = False
+    variant: str | None = Field(None, max_length=64)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], raw: bytes) -> Model:
+    """One validated object.
+
+    Raises:
+        Malformed: If *raw* is not JSON.
+        InvalidField: Naming each field of ours that is wrong, and never its value.
+    """
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        faults: Any = error.errors(include_input=False, include_url=False, include_context=False)
+    if faults[0]["type"] == "json_invalid":
+        raise Malformed("the body is not JSON in UTF-8")
+    details = [f"{_path(model, fault['loc'])}: {fault['type']}" for fault in faults[:50]]
+    raise InvalidField(f"a field is wrong: {details[0]}", details=details)
+
+
+def _path(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """Where a fault is, in names of ours: a client may have put message text into a key."""
+    known = {*model.model_fields, *MessageIn.model_fields}
+    parts = [str(part) if isinstance(part, int) or part in known else "(unknown field)" for part in location]
+    return ".".join(parts) or "(body)"

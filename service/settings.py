@@ -1,0 +1,61 @@
+"""Every setting of the service, its default, and where it comes from: the command line, then ``SAMEVOICE_*``."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As resolved. ``rank`` is the largest adapter rank that fits a slot; ``rows`` how many replies decode at once."""
+
+    model: str = "base_model/starter"
+    adapters: Path = Path("adapters")
+    adapter: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_file: Path | None = Path(".samevoice/token")
+    slots: int = 8
+    rank: int = 16
+    rows: int = 16
+    waiting: int = 64
+    deadline_s: float = 120.0
+
+    def lines(self) -> list[str]:
+        """``name = value``, to be printed at start."""
+        return [f"{name} = {value}" for name, value in vars(self).items()]
+
+
+def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that *arguments* and *environment* give. Wrong usage ends the process with exit code 2."""
+    default = Settings()
+
+    def of(name: str, otherwise: object) -> str:
+        return environment.get(f"SAMEVOICE_{name}", str(otherwise))
+
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serve replies in your voice.")
+    parser.add_argument("--model", default=of("MODEL", default.model), help="folder or hub id of the base model")
+    parser.add_argument("--adapters", type=Path, default=of("ADAPTERS", default.adapters), help="the adapter store")
+    parser.add_argument("--adapter", default=environment.get("SAMEVOICE_ADAPTER"), help="answers when none is named")
+    parser.add_argument("--host", default=of("HOST", default.host))
+    parser.add_argument("--port", type=int, default=of("PORT", default.port), help="0 takes any free port")
+    auth = parser.add_mutually_exclusive_group()
+    auth.add_argument("--token-file", type=Path, default=of("TOKEN_FILE", default.token_file), help="made if absent")
+    auth.add_argument("--no-auth", action="store_true", help="no token, on a loopback address only")
+    parser.add_argument("--slots", type=int, default=of("SLOTS", default.slots), help="adapters in memory at once")
+    parser.add_argument("--rank", type=int, default=of("RANK", default.rank), help="largest adapter rank")
+    parser.add_argument("--rows", type=int, default=of("ROWS", default.rows), help="replies decoded at once")
+    parser.add_argument("--waiting", type=int, default=of("WAITING", default.waiting), help="replies queued at most")
+    parser.add_argument("--deadline", type=float, default=of("DEADLINE", default.deadline_s), help="seconds a reply")
+    options = parser.parse_args(arguments)
+    bounds = {"slots": (1, 256), "rank": (1, 256), "rows": (1, 256), "waiting": (1, 10_000), "port": (0, 65535)}
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(options, name) <= high:
+            parser.error(f"--{name} must be between {low} and {high}")
+    return Settings(
+        options.model, options.adapters, options.adapter, options.host, options.port,
+        None if options.no_auth else options.token_file,
+        options.slots, options.rank, options.rows, options.waiting, options.deadline,
+    )  # fmt: skip
