@@ -33,15 +33,15 @@ def names(store: Path) -> list[str]:
     """The adapter names in *store*, sorted; staging folders and strangers are left out."""
     if not store.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(store) if re.match(NAME_PATTERN, entry.name) and entry.is_dir())
+    return sorted(e.name for e in os.scandir(store) if re.fullmatch(NAME_PATTERN, e.name) and e.is_dir())
 
 
 def generations(store: Path, name: str) -> list[str]:
     """The generations of *name*, sorted by name (they are digests: order says nothing of age)."""
     folder = store / name
-    if not re.match(NAME_PATTERN, name) or not folder.is_dir():
+    if not re.fullmatch(NAME_PATTERN, name) or not folder.is_dir():
         return []
-    return sorted(e.name for e in os.scandir(folder) if re.match(GENERATION_PATTERN, e.name) and e.is_dir())
+    return sorted(e.name for e in os.scandir(folder) if re.fullmatch(GENERATION_PATTERN, e.name) and e.is_dir())
 
 
 def current(store: Path, name: str) -> str:

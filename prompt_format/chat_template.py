@@ -183,13 +183,11 @@ class ChatTemplate:
             raise PromptRefused(
                 "the chat template changes the text of a message, or what stands around it", code="template_loses_text"
             )
-        typed = (
-            token for token in self.control_tokens if head.count(token) > sum(piece.count(token) for piece in before)
-        )
-        if any(typed):
-            raise PromptRefused(
-                "a message and the chat template's own marks together spell a control token", code="control_token"
-            )
+        for token in self.control_tokens:
+            if token in head and head.count(token) > sum(piece.count(token) for piece in before):
+                raise PromptRefused(
+                    "a message and the chat template's own marks together spell a control token", code="control_token"
+                )
         return head, tail
 
     def _scaffold(self, roles: tuple[str, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
+from errors import DeadlinePassed, InvalidField, Malformed, NotReady, SamevoiceError
 from service.answers import UnicodeJSONResponse, answer, envelope
 from service.doors import Doors
 from service.engine import Engine
@@ -116,6 +116,9 @@ async def show_adapter(request: Request, name: str) -> Response:
 async def reload(request: Request) -> Response:
     """Pick up what training wrote."""
     asked = parse(ReloadRequest, await _body(request))
+    not_built = [field for field in ("activate", "allow_unlabelled", "variant") if getattr(asked, field)]
+    if not_built:
+        raise InvalidField("this version cannot do that yet", details=[f"{field}: not built" for field in not_built])
     registry: Registry = request.app.state.registry
     results = await registry.reload(asked.name, asked.generation, asked.expected_generation, asked.dry_run)
     body: dict[str, Any] = {

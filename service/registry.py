@@ -15,7 +15,7 @@ from typing import Any
 
 from errors import AdapterRefused, Busy, GenerationConflict, Refused, UnknownAdapter
 from prompt_format.adapter_check import CheckedAdapter, check_adapter
-from prompt_format.adapter_store import current, names, read_generation
+from prompt_format.adapter_store import current, generations, names, read_generation
 from service.engine import BaseFacts, Engine
 
 log = logging.getLogger("samevoice.adapters")
@@ -60,8 +60,8 @@ class Registry:
 
     @property
     def default(self) -> str | None:
-        """The adapter that answers when a request names none: the chosen one, else the newest."""
-        if self._chosen_default in self.serving:
+        """The adapter that answers when a request names none: the chosen one, served or not; else the newest."""
+        if self._chosen_default is not None:
             return self._chosen_default
         newest = max(self.serving.items(), key=lambda i: (i[1].checked.manifest.created_at, i[0]), default=None)
         return newest[0] if newest else None
@@ -72,10 +72,9 @@ class Registry:
         Raises:
             UnknownAdapter: If it is not being served.
         """
+        wanted = wanted or self.default or "base"
         if wanted == "base":
             return None
-        if wanted is None:
-            return self.serving[self.default] if self.default else None
         name, _, generation = wanted.partition("@")
         found = self.serving.get(name)
         if found is None:
@@ -119,7 +118,7 @@ class Registry:
         async with self._reloading:
             if name is not None:
                 self._expect(name, expected)
-                return [await self._reload_one(name, generation, dry_run)]
+                return [await self._reload_one(name, generation, dry_run, asked_for=True)]
             found = await asyncio.to_thread(names, self.store)
             results = [await self._reload_one(found_name, None, dry_run) for found_name in found]
             gone = [] if dry_run else [served for served in self.serving if served not in found]
@@ -134,7 +133,8 @@ class Registry:
         refusal = self.refused.get(name)
         serving = self.serving.get(name)
         if serving is None and refusal is None:
-            self.find(name)
+            there = ", ".join(sorted({*self.serving, *self.refused})) or "none"
+            raise UnknownAdapter(f"no adapter named '{name[:64]}'; there are: {there}")
         facts: dict[str, Any] = {"name": name, "default": name == self.default, "last_refusal": refusal}
         if serving is None:
             return {**facts, "status": "refused", "generation": None}
@@ -166,14 +166,14 @@ class Registry:
         if now != expected:
             raise GenerationConflict(f"'{name}' serves generation {now}, not the expected {expected}")
 
-    async def _reload_one(self, name: str, generation: str | None, dry_run: bool) -> Result:
+    async def _reload_one(self, name: str, generation: str | None, dry_run: bool, asked_for: bool = False) -> Result:
         previous = self.serving.get(name)
         result = Result(name, "refused", None, previous.checked.generation if previous else None)
         try:
             await self._load(name, generation, dry_run, previous, result)
-        except UnknownAdapter:
-            raise
         except Refused as refused:
+            if asked_for and isinstance(refused, UnknownAdapter):
+                raise
             result.generation = result.previous_generation
             result.errors = [{"code": refused.code, "message": refused.message, "details": refused.details}]
             self.refused[name] = result.errors[0]
@@ -184,7 +184,7 @@ class Registry:
         self, name: str, generation: str | None, dry_run: bool, previous: Serving | None, result: Result
     ) -> None:
         clock = time.perf_counter()
-        wanted = generation if generation else await asyncio.to_thread(current, self.store, name)
+        wanted = generation if generation else await asyncio.to_thread(self._current, name)
         if previous and previous.checked.generation == wanted:
             result.status, result.generation = "unchanged", wanted
             self.refused.pop(name, None)
@@ -211,6 +211,12 @@ class Registry:
         self._cut_over(name, Serving(checked, slot), previous, result)
         result.timing_ms["cutover"], clock = _since(clock)
         log.info("adapter %s now serves generation %s", name, wanted)
+
+    def _current(self, name: str) -> str:
+        generation = current(self.store, name)
+        if generation not in generations(self.store, name):
+            raise AdapterRefused(f"CURRENT names generation {generation}, which is not there", code="missing_file")
+        return generation
 
     def _verify(self, name: str, generation: str) -> CheckedAdapter:
         files = read_generation(self.store, name, generation)

@@ -102,10 +102,10 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    from training.again import evaluate_again
-
     name, _, generation = options.adapter.partition("@")
     _prepare_mlx(STARTER)
+    from training.again import evaluate_again
+
     for line in evaluate_again(options.adapters, name, generation or None, options.data):
         say(line)
 
@@ -163,6 +163,12 @@ def _token(path: Path) -> str | None:
         raise ConfigRefused(f"the token file '{path}' cannot be read ({type(error).__name__})") from None
 
 
+def _steps(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Message history -> dataset -> adapter.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -196,7 +202,7 @@ def _add_train(commands: Any) -> None:
     token_file = Path(os.environ.get("SAMEVOICE_TOKEN_FILE", ".samevoice/token"))
     command = commands.add_parser("train", help="config -> a published adapter")
     command.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    command.add_argument("--iters", type=int, help="stop after so many steps")
+    command.add_argument("--iters", type=_steps, help="stop after so many steps")
     command.add_argument("--resume", action="store_true", help="go on after a kill")
     command.add_argument("--activate", action="store_true", help="make it current even if the gate does not pass")
     command.add_argument("--notify", metavar="URL", help="tell this service, for example http://127.0.0.1:8000")

@@ -261,13 +261,16 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         staged.mkdir(parents=True, mode=0o700)
         for name, content in files.items():
             write_synced(staged / name, content)
-        if folder.exists():
+        replaces = folder.exists()
+        if replaces:
+            shutil.rmtree(old, ignore_errors=True)
             os.rename(folder, old)
         try:
             os.rename(staged, folder)
         except OSError:
-            os.rename(old, folder)
+            if replaces:
+                os.rename(old, folder)
             raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

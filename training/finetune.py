@@ -83,7 +83,7 @@ def finetune(
         say("this architecture computes its logits its own way: the whole vocabulary projection runs for each row")
     base_loss = mean_loss(model, dataset.splits["valid"], logits)
     adapter, modules = put_on(model, config)
-    run = _Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, say)
+    run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, say)
     say(
         f"{len(run.train)} rows, {sum(v.size for v in adapter_weights(model).values()):,} trainable parameters in "
         f"{len(modules)} layers, {run.total} steps; validation loss of the base {base_loss:.4f}"
@@ -98,7 +98,7 @@ def finetune(
     return Trained(run.best, adapter, modules, run.position, base_loss, time.monotonic() - began)
 
 
-class _Run:
+class Run:
     """One run: ``until_done`` is the loop."""
 
     def __init__(
@@ -110,14 +110,8 @@ class _Run:
         logits: Any,
         say: Progress,
     ):
-        self.model, self.train, self.valid, self.config, self.logits, self.say = (
-            model,
-            train,
-            valid,
-            config,
-            logits,
-            say,
-        )
+        self.model, self.train, self.valid = model, train, valid
+        self.config, self.logits, self.say = config, logits, say
         self.total = config.steps(len(train))
         self.per_epoch = max(1, math.ceil(len(train) / config.batch_size))
         self.evaluate_every = max(1, self.per_epoch // config.early_stopping.evaluations_per_epoch)
@@ -131,7 +125,7 @@ class _Run:
     def until_done(self, save: Callable[[], None]) -> None:
         self.model.train()
         for indices in self._batches():
-            self._step(indices)
+            self.take_step(indices)
             done = self.position.step >= self.total
             if self.position.step % self.evaluate_every == 0 or done:
                 self._evaluate()
@@ -146,11 +140,13 @@ class _Run:
         """Batches from the present step on, for ever: drawn from the seed and the epoch alone."""
         while True:
             epoch, offset = divmod(self.position.step, self.per_epoch)
-            order = buckets(self.train, self.config.batch_size)
-            random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+            draw = random.Random(f"{self.config.seed}/{epoch}")
+            order = buckets(self.train, self.config.batch_size, draw)
+            draw.shuffle(order)
             yield from order[offset:]
 
-    def _step(self, indices: list[int]) -> None:
+    def take_step(self, indices: list[int]) -> None:
+        """One optimizer step on the rows *indices*. Raises TrainingStopped when the loss is not a number."""
         self.optimizer.learning_rate = learning_rate(self.config, self.position.step, self.total)
         loss, gradients, count = self._gradients(indices)
         gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)

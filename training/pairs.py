@@ -48,7 +48,8 @@ def reply_pairs(records: Sequence[Record], category: str | None, window: Window,
         begin, end = end, end + len(turn.bubbles)
         if not turn.from_me or before.from_me:
             continue
-        reason = _why_not(before, turn, begin in unanswerable, any(i in no_target for i in range(begin, end)))
+        mine = range(begin, end)
+        reason = _why_not(before, turn, not unanswerable.isdisjoint(mine), not no_target.isdisjoint(mine))
         if reason:
             dropped[reason] += 1
             continue

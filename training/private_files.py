@@ -25,6 +25,7 @@ def write_synced(path: Path, data: bytes) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """*path* with *data*: at every moment the old file or the new one."""
     staged = path.with_name(f".staging-{path.name}-{os.getpid()}")
+    staged.unlink(missing_ok=True)  # of a killed process that had this one's number, as in containers
     try:
         write_synced(staged, data)
         os.replace(staged, path)

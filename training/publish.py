@@ -37,7 +37,6 @@ from prompt_format.manifest import (
 from training.private_files import replace_file, sync_folder, write_synced
 
 LOCK = ".lock"
-STALE_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Candidate:
 def publish(store: Path, candidate: Candidate, activate: bool) -> str:
     """Write *candidate* to *store* and return its generation; with *activate*, make it current.
 
-    Publishing what is there already writes nothing new.
+    Publishing what is there already writes nothing new, unless it was damaged.
 
     Raises:
         OSError: If the disk refuses; nothing is left behind then.
@@ -77,7 +76,8 @@ def publish(store: Path, candidate: Candidate, activate: bool) -> str:
     files[MANIFEST] = write_manifest(manifest)
     with locked(store):
         folder = store / candidate.name
-        if not (folder / generation).exists():
+        if not _is_whole(store, candidate.name, generation):
+            shutil.rmtree(folder / generation, ignore_errors=True)
             _place(store, folder, generation, files)
         if activate:
             point_to(store, candidate.name, generation)
@@ -105,21 +105,22 @@ def rollback(store: Path, name: str, generation: str | None) -> str:
 
 
 @contextlib.contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Hold the store for writing; waits a moment for another publisher.
+def locked(store: Path, wait_s: float = 10) -> Iterator[None]:
+    """Hold the store for writing; waits a moment for another publisher, and tidies up after those that were killed.
 
     Raises:
-        Locked: If another process holds it for more than ten seconds.
+        Locked: If another process holds it for more than *wait_s*.
     """
     store.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        for attempt in range(101):
+        deadline = time.monotonic() + wait_s
+        while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if attempt == 100:
+                if time.monotonic() > deadline:
                     raise Locked(f"another process is writing to '{store}': try again when it is done") from None
                 time.sleep(0.1)
         _sweep(store)
@@ -129,7 +130,7 @@ def locked(store: Path) -> Iterator[None]:
 
 
 def _place(store: Path, folder: Path, generation: str, files: dict[str, bytes]) -> None:
-    staged = store / f".staging-{folder.name}-{generation}-{os.getpid()}"
+    staged = store / f".staging-{folder.name}-{generation}"
     try:
         staged.mkdir(mode=0o700)
         for name, data in files.items():  # the manifest is the last of them
@@ -143,16 +144,30 @@ def _place(store: Path, folder: Path, generation: str, files: dict[str, bytes]) 
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def _is_whole(store: Path, name: str, generation: str) -> bool:
+    try:
+        check_manifest(read_generation(store, name, generation), name, generation)
+    except (AdapterRefused, UnknownAdapter):
+        return False
+    return True
+
+
 def _sweep(store: Path) -> None:
-    """Remove what killed publishers left behind, once it is a day old."""
-    for entry in store.glob(".staging-*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - entry.stat().st_mtime > STALE_AFTER_S:
-                shutil.rmtree(entry, ignore_errors=True)
+    """Remove what killed publishers left behind: whoever holds the lock is the only living one.
+
+    The checkpoints of killed trainings (files in the store itself) stay, for ``--resume``.
+    """
+    for entry in store.glob(".staging-*/"):
+        shutil.rmtree(entry, ignore_errors=True)
+    for entry in store.glob(f"*/.staging-{CURRENT}-*"):
+        entry.unlink(missing_ok=True)
 
 
 def _before(store: Path, name: str) -> str:
-    now = current(store, name)
+    try:
+        now = current(store, name)
+    except AdapterRefused:  # CURRENT is gone or damaged: the newest whole generation is the way back
+        now = ""
     made = []
     for generation in generations(store, name):
         with contextlib.suppress(AdapterRefused):
@@ -161,7 +176,8 @@ def _before(store: Path, name: str) -> str:
     ordered = [generation for _, generation in sorted(made)]
     place = ordered.index(now) if now in ordered else len(ordered)
     if place == 0:
-        raise UnknownAdapter(f"'{name}' has no generation before {now}", code="unknown_generation")
+        before = f" before {now}" if now else ""
+        raise UnknownAdapter(f"'{name}' has no whole generation{before}", code="unknown_generation")
     return ordered[place - 1]
 
 

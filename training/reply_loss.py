@@ -5,6 +5,7 @@ its cost. Where a model computes its logits in some other way than by one projec
 whole model is called instead.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,9 +107,15 @@ def loss_sum(logits: Logits) -> Callable[[Any, Batch], mx.array]:
     return compute
 
 
-def buckets(examples: Sequence[Example], size: int) -> list[list[int]]:
-    """Indices of *examples* in batches of at most *size*, like lengths together; none is left out."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+def buckets(examples: Sequence[Example], size: int, draw: random.Random | None = None) -> list[list[int]]:
+    """Indices of *examples* in batches of at most *size*, like lengths together; none is left out.
+
+    With *draw*, rows whose lengths differ by less than eight tokens are mixed anew.
+    """
+    if draw is None:
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    else:
+        order = sorted(range(len(examples)), key=lambda i: (len(examples[i].ids) // 8, draw.random()))
     return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
 

@@ -51,7 +51,7 @@ def _normalised(row: Any, me: str | None) -> dict[str, Any] | None:
     if me is not None:
         whole["from_me"] = me in (row.get("sender_id"), row.get("sender_name"))
     try:
-        Record.model_validate(whole)
-    except ValidationError:
+        Record.model_validate(whole).text.encode()
+    except (ValidationError, UnicodeEncodeError):  # the latter for half a surrogate pair
         return None
     return whole

@@ -96,10 +96,15 @@ def rows(folder: Path, seed: int, held_out: bool) -> Iterator[list[ChatMessage]]
     A held-out pass takes every held-out dialogue once, whatever its weight.
     """
     draw = random.Random(seed)
-    for name, weight in MIX.items():
-        for dialogue in dialogues(folder, name):
-            if is_held_out(dialogue["id"]) != held_out:
-                continue
+    for name in MIX:
+        yield from set_rows(folder, name, draw, held_out)
+
+
+def set_rows(folder: Path, name: str, draw: random.Random, held_out: bool) -> Iterator[list[ChatMessage]]:
+    """The rows of one set."""
+    weight = MIX[name]
+    for dialogue in dialogues(folder, name):
+        if is_held_out(dialogue["id"]) == held_out:
             times = 1 if held_out else int(weight) + (draw.random() < weight % 1)
             for _ in range(times):
                 yield from chats(dialogue["turns"], draw)

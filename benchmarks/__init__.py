@@ -1,0 +1,1 @@
+"""What `make bench` and `make prove` run; each writes its figures to docs/figures."""
