@@ -180,6 +180,9 @@ def _check_bounds(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str
         faults.append(f"num_layers: the base has {layers}")
     if len(set(parameters.keys)) != len(parameters.keys):
         faults.append("lora_parameters.keys: a key stands in it twice")
+    inside = {_block(path)[1] for path in shapes}
+    if not inside.issuperset(parameters.keys):
+        faults.append(f"lora_parameters.keys: only these are layers of the base: {', '.join(sorted(inside))}")
     unknown = [module for module in lora.modules if module not in shapes]
     if unknown:
         faults.append(f"{len(unknown)} modules are not linear layers of the base, the first: {unknown[0][:80]}")

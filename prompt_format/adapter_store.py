@@ -17,7 +17,7 @@ from errors import AdapterRefused, UnknownAdapter
 from prompt_format.manifest import CONFIG, GENERATION_PATTERN, MANIFEST, NAME_PATTERN, WEIGHTS
 
 CURRENT = "CURRENT"
-MAX_CONFIG, MAX_MANIFEST, MAX_WEIGHTS = 64 * 2**10, 2**20, 8 * 2**30
+MAX_CURRENT, MAX_CONFIG, MAX_MANIFEST, MAX_WEIGHTS = 2**20, 64 * 2**10, 2**20, 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def current(store: Path, name: str) -> str:
         known = ", ".join(names(store)) or "none"
         raise UnknownAdapter(f"no adapter named '{name[:64]}'; there are: {known}")
     with _opened(store / name) as folder:
-        raw = read_file(folder, CURRENT, 256, code="current_invalid")
+        raw = read_file(folder, CURRENT, MAX_CURRENT, code="current_invalid")
     text = raw.decode("ascii", errors="replace").removesuffix("\n")
     if not re.fullmatch(GENERATION_PATTERN, text):
         raise AdapterRefused(
@@ -113,7 +113,7 @@ def read_file(folder: int, name: str, limit: int, code: str = "not_a_regular_fil
         if info.st_size > limit:
             raise AdapterRefused(f"{name} is larger than {limit} bytes", code="file_too_large")
         with os.fdopen(os.dup(handle), "rb") as file:
-            data = file.read(limit + 1)
+            data = file.read(info.st_size + 1)  # asking for more would set that much memory aside
     except OSError:
         raise AdapterRefused(f"{name} could not be read to its end", code="unreadable_file") from None
     finally:

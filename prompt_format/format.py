@@ -13,7 +13,7 @@ from prompt_format.bubbles import split_bubbles
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.contract import FORMAT_VERSION, Contract, GoldenPrompt, differences
 from prompt_format.golden_threads import GOLDEN_THREADS
-from prompt_format.messages import Thread
+from prompt_format.messages import Thread, canonical
 from prompt_format.persona import Persona, check_category
 from prompt_format.turns import current_session, merge_bursts
 from prompt_format.variants import DEFAULT_WINDOWS, VARIANTS, ChatMessage, one_line, speaker_label
@@ -48,15 +48,20 @@ class PromptFormat:
     def __init__(self, template: ChatTemplate, variant: str, persona: Persona, window: Window | None = None):
         if variant not in VARIANTS:
             raise DataRefused(f"no variant named '{variant}'; there are: {', '.join(VARIANTS)}", code="unknown_variant")
-        if variant == "turns" and not template.distinguishes_speakers():
-            raise BaseRefused(
-                "this base model's chat template does not mark who speaks, so the variant 'turns' cannot be told apart "
-                "from forged text: use raw_style, raw_style_variable or category_aware",
-                code="variant_not_supported",
-            )
         self.template, self.variant, self.persona = template, variant, persona
         self.window = window or DEFAULT_WINDOWS[variant]
-        self.contract = self._contract()
+        try:
+            if variant == "turns" and not template.distinguishes_speakers():
+                raise BaseRefused(
+                    "this base model's chat template does not mark who speaks, so the variant 'turns' cannot be told "
+                    "apart from forged text: use raw_style, raw_style_variable or category_aware",
+                    code="variant_not_supported",
+                )
+            self.contract = self._contract()
+        except PromptRefused as error:
+            raise BaseRefused(
+                f"this base model cannot carry the variant '{variant}': {error.message}", code=error.code
+            ) from None
 
     def encode_prompt(self, thread: Thread) -> list[int]:
         """Token ids of the prompt for *thread*. Raises as ``prompt`` does."""
@@ -95,8 +100,15 @@ class PromptFormat:
         )
 
     def row(self, thread: Thread, reply: Sequence[str]) -> list[ChatMessage]:
-        """The chat messages of a training row: the prompt's, and the reply as assistant. Raises as ``prompt``."""
-        content = one_line(self.persona, reply, self.template.protected)
+        """The chat messages of a training row: the prompt's, and the reply as assistant.
+
+        Raises:
+            PromptRefused: As ``prompt`` does; also if *reply* holds no text.
+        """
+        bubbles = [bubble for bubble in map(canonical, reply) if bubble]
+        if not bubbles:
+            raise PromptRefused("the reply has no text: there is nothing to learn from it", code="no_reply")
+        content = one_line(self.persona, bubbles, self.template.protected)
         return [*self.prompt(thread).messages, {"role": "assistant", "content": content}]
 
     def encode_row(self, messages: Sequence[ChatMessage]) -> Example:

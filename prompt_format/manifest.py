@@ -124,7 +124,7 @@ def read_manifest(raw: bytes) -> Manifest:
             code="manifest_version",
         )
     try:
-        return Manifest.model_validate(value, strict=False)
+        return Manifest.model_validate(value, strict=True)
     except ValidationError as error:
         raise AdapterRefused(
             f"{MANIFEST} does not say what it must", code="manifest_invalid", details=_faults(error)

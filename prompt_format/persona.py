@@ -39,6 +39,17 @@ def check_category(category: str) -> str:
     return category
 
 
+def check_emoji(text: str) -> str:
+    """*text*, if it is one emoji: it stands in the system prompt, where no other text may.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not _EMOJI.fullmatch(text):
+        raise ValueError("a favourite emoji is one emoji")
+    return text
+
+
 class Style(BaseModel):
     """How someone texts, in whole numbers, so that it is the same on every machine. Shares are per cent of replies."""
 
@@ -47,7 +58,7 @@ class Style(BaseModel):
     lower_case: int = Field(ge=0, le=100, description="replies without a capital letter")
     full_stop: int = Field(ge=0, le=100, description="replies whose last bubble ends with a full stop")
     emoji: int = Field(ge=0, le=100, description="replies with an emoji")
-    favourite_emoji: list[str] = Field(default=[], max_length=3)
+    favourite_emoji: list[Annotated[str, AfterValidator(check_emoji)]] = Field(default=[], max_length=3)
     words: int = Field(ge=0, description="median words in a reply")
     bubbles: int = Field(ge=10, description="ten times the mean number of bubbles in a reply")
 

@@ -24,7 +24,17 @@ def parse_strict(raw: bytes) -> Any:
         raise ValueError("it is not JSON") from None
     if _depth_exceeds(value, MAX_DEPTH):
         raise ValueError("it is nested too deeply")
+    if b"\\u" in raw:
+        _check_unicode(value)
     return value
+
+
+def _check_unicode(value: Any) -> None:
+    r"""Half a surrogate pair (``\ud800``) could be read, but never be sent or written again."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

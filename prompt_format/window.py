@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prompt_format.turns import Turn
 
+A_YEAR = 525_600  # minutes
+
 
 class Window(BaseModel):
     """The limits of a prompt; part of the contract.
@@ -24,8 +26,8 @@ class Window(BaseModel):
     step: int = Field(1, ge=1, le=50, description="the start moves by so many turns")
     characters: int = Field(1500, ge=50, le=100_000, description="at most so many characters")
     tokens: int = Field(384, ge=64, le=100_000, description="the whole prompt, in tokens")
-    burst_minutes: float = Field(10, ge=0, description="messages closer than this are one turn")
-    session_minutes: float = Field(60, gt=0, description="a longer silence ends the session")
+    burst_minutes: float = Field(10, ge=0, le=A_YEAR, description="messages closer than this are one turn")
+    session_minutes: float = Field(60, gt=0, le=A_YEAR, description="a longer silence ends the session")
 
     @property
     def burst_gap(self) -> timedelta:

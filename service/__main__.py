@@ -66,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, 1)
     except SamevoiceError as error:
         return _fail(error, 70)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _serve(settings: Settings, listener: socket.socket) -> int:
@@ -93,22 +95,13 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     server = Server(config)
     engine.on_failure = lambda: setattr(server, "should_exit", True)
     print("loading: " + ", ".join(settings.lines()), flush=True)
+    engine.start().result()  # a base that cannot be used is refused here, in one line
     server.run(sockets=[listener])
     engine.stop()
     if engine.failure is not None:
         print(f"error [engine_error]: the engine failed ({engine.failure})", file=sys.stderr)
         return 70
-    return _start_error(engine)
-
-
-def _start_error(engine: Engine) -> int:
-    """The exit code for an engine that never came up; 0 for one that served."""
-    opened = engine.start_error()
-    if opened is None:
-        return 0
-    if isinstance(opened, SamevoiceError):
-        return _fail(opened, 1)
-    raise opened
+    return 0
 
 
 def _announce(settings: Settings, registry: Registry, port: int, token: str | None) -> None:

@@ -50,6 +50,7 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     )  # fmt: skip
     app.add_exception_handler(SamevoiceError, _refused)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _internal)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", readyz, methods=["GET"])
     app.add_api_route("/reply", reply, methods=["POST"])
@@ -86,7 +87,7 @@ async def reply(request: Request) -> Response:
     try:
         await asyncio.wait({work, left}, timeout=_deadline(request), return_when=asyncio.FIRST_COMPLETED)
         if not work.done() and left.done():
-            raise ClientDisconnect
+            return Response(status_code=499)  # nobody is there to read it
         if not work.done():
             raise DeadlinePassed("no reply within the time allowed: ask for fewer tokens, or raise --deadline")
         return UnicodeJSONResponse(await work)
@@ -119,6 +120,8 @@ async def reload(request: Request) -> Response:
     not_built = [field for field in ("activate", "allow_unlabelled", "variant") if getattr(asked, field)]
     if not_built:
         raise InvalidField("this version cannot do that yet", details=[f"{field}: not built" for field in not_built])
+    if asked.name is None and (asked.generation or asked.expected_generation):
+        raise InvalidField("name: say whose generation is meant", details=["name: missing"])
     registry: Registry = request.app.state.registry
     results = await registry.reload(asked.name, asked.generation, asked.expected_generation, asked.dry_run)
     body: dict[str, Any] = {
@@ -158,5 +161,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "no_such_route", 405: "method_not_allowed"}
     return UnicodeJSONResponse(
-        envelope(codes.get(error.status_code, "bad_request"), str(error.detail)), error.status_code
+        envelope(codes.get(error.status_code, "bad_request"), str(error.detail)), error.status_code, error.headers
     )
+
+
+async def _internal(request: Request, error: Exception) -> Response:
+    return answer(SamevoiceError("the service failed on this request; its log has the kind of error"))

@@ -71,8 +71,8 @@ class Doors:
         if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
             raise Forbidden("a page of another site may not use this service", code="forbidden_origin")
         if self.token is not None and scope["path"] not in OPEN_PATHS:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, b"Bearer " + self.token):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if not hmac.compare_digest(given, self.token) or scheme.lower() != b"bearer":
                 raise Unauthorized(
                     "send the token: Authorization: Bearer TOKEN (the service printed its file at start)"
                 )
@@ -96,7 +96,7 @@ def _check_body(headers: dict[bytes, bytes]) -> None:
     if kind not in (b"application/json", b"application/json;charset=utf-8"):
         raise NotJson("send the body as application/json in UTF-8")
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY:
+    if not length.isdigit() or len(length) > 20 or int(length) > MAX_BODY:
         raise TooLarge(f"the body is larger than {MAX_BODY} bytes")
 
 

@@ -128,13 +128,15 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._opened: Future[BaseFacts] = Future()
         self._calling: _Call | None = None
+        self._gate = threading.Lock()  # what is put in before failure or stop is answered, what comes later refused
         self._stopping = False
         self.failure: str | None = None
         self.on_failure: Callable[[], None] = lambda: None
 
     def start(self) -> "Future[BaseFacts]":
-        """Load the base model on the engine thread; the future gives its facts or the error."""
-        self._thread.start()
+        """Load the base model on the engine thread, once; the future gives its facts or the error."""
+        if self._thread.ident is None:
+            self._thread.start()
         return self._opened
 
     async def write(self, row: Row) -> Written:
@@ -143,13 +145,12 @@ class Engine:
         Raises:
             NotReady: If the engine has failed or is stopping.
         """
-        self._check_alive()
-        job = _Job(row, Future(), time.monotonic())
-        self._inbox.put(job)
+        job = _Job(row, _promise(), time.monotonic())
+        self._put(job)
         try:
             return await asyncio.wrap_future(job.future)
         except asyncio.CancelledError:
-            self._inbox.put(_Call(lambda device: self._drop(device, job), Future()))
+            self._inbox.put(_Call(lambda device: self._drop(device, job), _promise()))
             raise
 
     async def stage(self, slot: int, adapter: CheckedAdapter) -> None:
@@ -165,22 +166,23 @@ class Engine:
         """Make a slot the base again. Raises as ``stage`` does."""
         await self._call(lambda device: device.clear(slot))
 
-    def start_error(self) -> BaseException | None:
-        """Why the base model could not be loaded; None when it was."""
-        return self._opened.exception() if self._opened.done() else None
-
     def stop(self) -> None:
         """End the thread: what is in flight fails with NotReady. Returns when it has ended."""
-        self._stopping = True
+        with self._gate:
+            self._stopping = True
         self._inbox.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
     async def _call(self, work: Callable[[Device], None]) -> None:
-        self._check_alive()
-        call = _Call(work, Future())
-        self._inbox.put(call)
+        call = _Call(work, _promise())
+        self._put(call)
         await asyncio.wrap_future(call.done)
+
+    def _put(self, item: _Call | _Job) -> None:
+        with self._gate:
+            self._check_alive()
+            self._inbox.put(item)
 
     def _check_alive(self) -> None:
         if self.failure is not None:
@@ -206,7 +208,8 @@ class Engine:
                     self._hand_out(token)
         except Exception as error:  # noqa: BLE001
             # Fail-stop, whatever it was: after an MLX error nothing on the device can be trusted.
-            self.failure = type(error).__name__
+            with self._gate:
+                self.failure = type(error).__name__
             log.error("engine failed: %s", self.failure)
             self.on_failure()
         finally:
@@ -231,9 +234,10 @@ class Engine:
 
     def _fill(self, device: Device) -> None:
         while self._waiting and len(self._jobs) < self._rows:
-            job = self._waiting.pop(0)
+            job = self._waiting[0]
             job.inserted_at = time.monotonic()
             self._jobs[device.insert(job.row)] = job
+            self._waiting.pop(0)  # not before: where the device breaks, the job must be found and failed
 
     def _hand_out(self, token: Token) -> None:
         job = self._jobs[token.key]
@@ -276,9 +280,14 @@ class Engine:
             _settle(future, error=error)
 
 
+def _promise() -> "Future[Any]":
+    """A future that only this module settles: who waits may leave, but not cancel it under the engine's hands."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
 def _settle(future: "Future[Any]", result: Any = None, error: SamevoiceError | None = None) -> None:
-    if future.done():  # its request has been cancelled
-        return
     if error is not None:
         future.set_exception(error)
     else:

@@ -7,6 +7,7 @@ a lease on its generation until its last row has ended; a slot is freed when its
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from errors import AdapterRefused, Busy, GenerationConflict, Refused, UnknownAdapter
 from prompt_format.adapter_check import CheckedAdapter, check_adapter
 from prompt_format.adapter_store import current, generations, names, read_generation
+from prompt_format.manifest import NAME_PATTERN
 from service.engine import BaseFacts, Engine
 
 log = logging.getLogger("samevoice.adapters")
@@ -79,7 +81,7 @@ class Registry:
         found = self.serving.get(name)
         if found is None:
             there = ", ".join(["base", *sorted(self.serving)])
-            raise UnknownAdapter(f"no adapter named '{name[:64]}' is being served; there are: {there}")
+            raise UnknownAdapter(f"no adapter {_named(name)} is being served; there are: {there}")
         if generation and generation != found.checked.generation:
             raise UnknownAdapter(
                 f"'{name}' serves generation {found.checked.generation}, not {generation[:16]}",
@@ -112,6 +114,7 @@ class Registry:
         Raises:
             Busy: If another reload is running.
             UnknownAdapter, GenerationConflict: If the one name asked for is not there, or not in the expected state.
+            AdapterRefused: ``missing_file``, if the whole store is gone.
         """
         if self._reloading.locked():
             raise Busy("another reload is running: try again in a moment", code="reload_busy")
@@ -119,7 +122,10 @@ class Registry:
             if name is not None:
                 self._expect(name, expected)
                 return [await self._reload_one(name, generation, dry_run, asked_for=True)]
+            if self.serving and not await asyncio.to_thread(self.store.is_dir):
+                raise AdapterRefused("the adapter store is gone: what was loaded goes on serving", code="missing_file")
             found = await asyncio.to_thread(names, self.store)
+            self.refused = {name: refusal for name, refusal in self.refused.items() if name in found}
             results = [await self._reload_one(found_name, None, dry_run) for found_name in found]
             gone = [] if dry_run else [served for served in self.serving if served not in found]
             return results + [self._remove(served) for served in gone]
@@ -134,7 +140,7 @@ class Registry:
         serving = self.serving.get(name)
         if serving is None and refusal is None:
             there = ", ".join(sorted({*self.serving, *self.refused})) or "none"
-            raise UnknownAdapter(f"no adapter named '{name[:64]}'; there are: {there}")
+            raise UnknownAdapter(f"no adapter {_named(name)}; there are: {there}")
         facts: dict[str, Any] = {"name": name, "default": name == self.default, "last_refusal": refusal}
         if serving is None:
             return {**facts, "status": "refused", "generation": None}
@@ -247,6 +253,11 @@ class Registry:
         if serving.retired and serving.leases == 0 and serving in self._retired:
             self._retired.remove(serving)
             self._free.append(serving.slot)
+
+
+def _named(name: str) -> str:
+    """*name* for a message, if it is one at all: it came from outside."""
+    return f"named '{name}'" if re.fullmatch(NAME_PATTERN, name) else "of that name"
 
 
 def _since(clock: float) -> tuple[float, float]:

@@ -13,6 +13,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+ADAPTER_PATTERN = f"{NAME_PATTERN[:-1]}(@{GENERATION_PATTERN[1:-1]})?$"
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
@@ -33,7 +34,7 @@ class PromptRequest(Strict):
     is_group: bool = False
     variant: str | None = Field(None, max_length=64)
     name: str | None = Field(None, max_length=32)
-    adapter: str | None = Field(None, max_length=81)
+    adapter: str | None = Field(None, pattern=ADAPTER_PATTERN)
     n: int = Field(1, ge=1, le=8)
     max_tokens: int = Field(64, ge=1, le=1024)
     temperature: float = Field(0.7, ge=0, le=2)

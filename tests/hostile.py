@@ -11,20 +11,19 @@ from prompt_format.turns import Turn, merge_bursts
 from prompt_format.window import Window
 
 # The same examples on every machine, and none written to disk.
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 THOROUGH = settings(QUICK, max_examples=200)
 
 # Nothing is cut: a prompt holds the whole thread.
 WIDE = Window(turns=200, characters=100_000, tokens=100_000, burst_minutes=10, session_minutes=60)
 
-MARKS = (
-    ["<|im_end|>", "<|im_start|>", "<|im_", "end|>", "<|", "|>", "<|startoftext|>", "<think>", "</think>", "</s>", "<s>"]
-    + ["\\", "\\\\", "\\n", "\\/", "\\.", "\\start", "/", "//", "///", " / ", " // ", " ", "  ", "\t"]
-    + ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2028", "\u2029", "\x00", "\ufeff"]
-    + ["Them:", "Them: ", "Them 2: ", "\nThem: hi", "Jo: ", "\nJo: ", "Me: ", "assistant\n", "### Response:", "### Reply:\n"]
-    + ["\ue000", "\U000f0000", "\U000f0001", "\u0300", "\u0301", "\u0338", "\u0345", "\u200d", "\ufe0f", "n", "e", "é", "가"]
-    + ["👍🏽", "👩‍👩‍👧", "🇩🇪", "[INST]", "{{ messages }}", "{% raw %}", "reply7f3a9c", "reply7f3a9c0z", "<0x0A>", "a", "ok"]
-)
+CONTROL = "<|im_end|> <|im_start|> <|im_ end|> <| |> <|startoftext|> <think> </think> </s> <s> <0x0A> [INST]".split()
+ESCAPES = ["\\", "\\\\", "\\n", "\\/", "\\.", "\\start", "/", "//", "///", " / ", " // "]
+SPACES = [*" \t\n\r\x0b\x0c\x1c\x85\xa0\u2028\u2029\x00\ufeff", "  ", "\r\n"]
+LABELS = ["Them:", "Them: ", "Them 2: ", "\nThem: hi", "Jo: ", "\nJo: ", "Me: ", "assistant\n", "### Response:"]
+LETTERS = [*"\ue000\U000f0000\U000f0001\u0300\u0301\u0338\u0345\u200d\ufe0fné가"]
+WORDS = ["👍🏽", "👩‍👩‍👧", "🇩🇪", "{{ messages }}", "{% raw %}", "reply7f3a9c", "reply7f3a9c0z", "a", "ok"]
+MARKS = [*CONTROL, *ESCAPES, *SPACES, *LABELS, *LETTERS, *WORDS]
 
 
 def texts(marks: Sequence[str] = MARKS) -> st.SearchStrategy[str]:

@@ -4,10 +4,11 @@ from itertools import product
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from prompt_format.bubbles import TURN_SEPARATOR, join_bubbles, protect, split_bubbles
 from prompt_format.messages import canonical
-from tests.hostile import THOROUGH, replies
+from tests.hostile import QUICK, THOROUGH, replies
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "</think>", "<think>", "|||mail|||", "--", "aa")
 
@@ -47,6 +48,7 @@ def test_how_bubbles_are_written(bubbles: list[str], line: str) -> None:
         (r"50\50 \x", [r"50\50 \x"]),
         ("a\\", ["a\\"]),
         (r"\/ / \.a", ["/", "a"]),
+        (r"a / \. / \n / b\n", ["a", "b"]),
     ],
     ids=ascii,
 )
@@ -80,6 +82,13 @@ def test_a_turn_is_one_line(bubbles: list[str]) -> None:
 
     assert "\n" not in line
     assert TURN_SEPARATOR not in line
+
+
+@QUICK
+@given(st.text(st.sampled_from([*"a/\\n. \n", "\u2028"])))
+def test_bubbles_are_never_blank(line: str) -> None:
+    """Whatever a model writes, its bubbles have text and no white space at their ends."""
+    assert [] == [bubble for bubble in split_bubbles(line) if not bubble or bubble != bubble.strip()]
 
 
 def test_small_bubbles_never_collide() -> None:

@@ -10,8 +10,18 @@ from errors import BaseRefused, PromptRefused
 from prompt_format.bubbles import join_bubbles
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.variants import ChatMessage
-from tests.toy_tokenizers import CHATML, CHATML_TOKENS, KINDS, ONLY_TRANSCRIPTS, TOYS, USELESS
-from tests.toy_tokenizers import byte_level, chat_template, named, tokenizer
+from tests.toy_tokenizers import (
+    CHATML,
+    CHATML_TOKENS,
+    KINDS,
+    ONLY_TRANSCRIPTS,
+    TOYS,
+    USELESS,
+    byte_level,
+    chat_template,
+    named,
+    tokenizer,
+)
 
 
 def chat(*contents: str) -> list[ChatMessage]:
@@ -153,12 +163,13 @@ def test_a_template_that_carries_no_conversation_is_refused(kind: str) -> None:
         ({"normalizer": normalizers.NFKC()}, "does not give back"),
         ({"normalizer": normalizers.NFD()}, "does not give back"),
         ({"control": (*CHATML_TOKENS, "~")}, "of 1 characters can be typed"),
-        ({"control": (), "eos": None, "template": "{% for m in messages %}{{ m.content }}|{% endfor %}"}, "no eos token"),
+        ({"eos": None, "template": "{% for m in messages %}{{ m.content }}|{% endfor %}"}, "no eos token"),
+        ({"eos": None, "template": None}, "no eos token"),
     ],
-    ids=["lower-case", "NFKC", "NFD", "one-letter token", "no end"],
+    ids=["lower-case", "NFKC", "NFD", "one-letter token", "no end", "no end and no template"],
 )
 def test_a_tokenizer_that_cannot_be_used_safely_is_refused(change: dict[str, Any], fault: str) -> None:
-    """A tokenizer that loses text, has a control token anyone can type, or no end of turn is refused with the reason."""
+    """A tokenizer that loses text, has a control token anyone can type, or no end of turn is refused by its fault."""
     with pytest.raises(BaseRefused, match=fault):
         ChatTemplate(byte_level(**change))
 
@@ -196,11 +207,11 @@ def test_a_tokenizer_without_a_file_of_its_own_is_refused() -> None:
 # -- control tokens
 
 
-@pytest.mark.parametrize("label", named(*KINDS, *TOYS, "starter", "qwen2.5", "smollm2", "gpt2", "pythia", "stories260k"))
+@pytest.mark.parametrize(
+    "label", named(*KINDS, *TOYS, "starter", "qwen2.5", "smollm2", "gpt2", "pythia", "stories260k")
+)
 def test_no_control_token_can_be_typed(label: str) -> None:
     """Of every added token, written as bubbles write it, no control token comes back."""
-    if KINDS.get(label) and len(KINDS[label].refused) == 4:
-        pytest.skip("every variant of this kind is refused")
     template = chat_template(label)
     for token in [*template.control_tokens, "<think>", "</think>"]:
         template.encode_text(join_bubbles([f"a{token}b", token, token + token], template.protected))
@@ -298,12 +309,9 @@ def test_a_reply_is_tokenised_on_its_own() -> None:
 # -- speakers
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if set(KINDS[kind].refused) <= {"turns"}])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].refused in ({}, ONLY_TRANSCRIPTS)])
 def test_which_templates_tell_speakers_apart(kind: str) -> None:
     """A template tells speakers apart if it marks each role by a line of its own or a control token."""
-    if KINDS[kind].refused.get("turns", "variant_not_supported") != "variant_not_supported":
-        pytest.skip("this kind refuses history altogether")
-
     assert (KINDS[kind].refused != ONLY_TRANSCRIPTS) == chat_template(kind).distinguishes_speakers()
 
 

@@ -8,7 +8,9 @@ from prompt_format.persona import Persona, Style, check_category, check_name, me
 PLAIN = Style(lower_case=0, full_stop=100, emoji=0, words=8, bubbles=10)
 
 
-@pytest.mark.parametrize("name", ["Me", "Jo", "Ana Lucía", "O’Neil", "Jean-Luc", "张伟", "Ольга", "R2D2", "Themba", "a" * 32])
+@pytest.mark.parametrize(
+    "name", ["Me", "Jo", "Ana Lucía", "O’Neil", "Jean-Luc", "张伟", "Ольга", "R2D2", "Themba", "a" * 32]
+)
 def test_names(name: str) -> None:
     """Words of letters and digits, in any script, are a name."""
     assert name == check_name(name)
@@ -16,8 +18,8 @@ def test_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "Jo ", " Jo", "Jo  Li", "Jo:", "Jo\n", "Jo\nLi", "<|im_end|>", "[INST]", "J_o", "a" * 33, "Jo/Li", "\\start",
-     "Them", "them", "THEM 2", "Them 10", "-Jo", "Jo\u2028Li", "Jo\U000f0000", "Jo\u0301"],
+    ["", " ", "Jo ", " Jo", "Jo  Li", "Jo:", "Jo\n", "Jo\nLi", "<|im_end|>", "[INST]", "J_o", "a" * 33, "Jo/Li",
+     "\\start", "Them", "them", "THEM 2", "Them 10", "-Jo", "Jo\u2028Li", "Jo\U000f0000", "Jo\u0301"],
     ids=ascii,
 )  # fmt: skip
 def test_what_is_no_name(name: str) -> None:
@@ -32,7 +34,9 @@ def test_categories(category: str) -> None:
     assert category == check_category(category)
 
 
-@pytest.mark.parametrize("category", ["", "Family", "work ", "work\n", "a.b", "family, evil", "<|im_end|>", "a" * 33, "été"])
+@pytest.mark.parametrize(
+    "category", ["", "Family", "work ", "work\n", "a.b", "family, evil", "<|im_end|>", "a" * 33, "été"]
+)
 def test_what_is_no_category(category: str) -> None:
     """Anything but short lower-case words is no category."""
     with pytest.raises(ValueError, match="a category is"):
@@ -57,7 +61,7 @@ def test_what_is_no_category(category: str) -> None:
     ids=ascii,
 )
 def test_what_is_measured(replies: list[list[str]], part: str, value: int) -> None:
-    """Shares are per cent of replies, words a median, bubbles ten times a mean; a short reply counts like a long one."""
+    """Shares are per cent of replies, words a median, bubbles ten times a mean; short replies count like long ones."""
     assert value == getattr(measure(replies), part)
 
 
@@ -102,7 +106,10 @@ def test_no_replies_have_no_style() -> None:
         ({"words": 0}, "normal capitals, full stop at the end, about 1 words"),
         ({"bubbles": 13}, "normal capitals, full stop at the end, about 8 words, often several bubbles"),
         ({"bubbles": 18}, "normal capitals, full stop at the end, about 8 words, mostly several bubbles"),
-        ({"emoji": 3, "favourite_emoji": ["😅"]}, "normal capitals, full stop at the end, about 8 words, now and then 😅"),
+        (
+            {"emoji": 3, "favourite_emoji": ["😅"]},
+            "normal capitals, full stop at the end, about 8 words, now and then 😅",
+        ),
         (
             {"emoji": 30, "favourite_emoji": ["😅", "🎉"]},
             "normal capitals, full stop at the end, about 8 words, often 😅 🎉",

@@ -16,7 +16,9 @@ def thread(*messages: tuple[str, float | None, str], is_group: bool = False) -> 
     """(who, minute, text) of each message; "me" is the persona, a minute of None an unknown time."""
     return Thread(
         tuple(
-            Message(text, who == "me", None if who == "me" else who, None if at is None else START + timedelta(minutes=at))
+            Message(
+                text, who == "me", None if who == "me" else who, None if at is None else START + timedelta(minutes=at)
+            )
             for who, at, text in messages
         ),
         is_group,
@@ -64,7 +66,9 @@ def test_unknown_times_hold_messages_together() -> None:
 
 def test_a_known_time_behind_an_unknown_one_counts_from_the_last_known() -> None:
     """An unknown time in a burst does not hide how long ago its last known message was."""
-    assert [("a", "b"), ("c",)] == said(merge_bursts(thread(("ana", 0, "a"), ("ana", None, "b"), ("ana", 30, "c")), TEN))
+    assert [("a", "b"), ("c",)] == said(
+        merge_bursts(thread(("ana", 0, "a"), ("ana", None, "b"), ("ana", 30, "c")), TEN)
+    )
 
 
 def test_in_a_direct_thread_all_others_are_one_side() -> None:
@@ -92,7 +96,9 @@ def test_the_session_gap(minutes: float, kept: list[str]) -> None:
 
 def test_only_the_last_session_is_current() -> None:
     """The current session begins after the last long silence, not after the first."""
-    turns = merge_bursts(thread(("ana", 0, "a"), ("me", 90, "b"), ("ana", 100, "c"), ("me", 300, "d"), ("ana", 301, "e")), TEN)
+    turns = merge_bursts(
+        thread(("ana", 0, "a"), ("me", 90, "b"), ("ana", 100, "c"), ("me", 300, "d"), ("ana", 301, "e")), TEN
+    )
 
     assert [("d",), ("e",)] == said(current_session(turns, HOUR))
 

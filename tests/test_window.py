@@ -111,10 +111,10 @@ def test_windows_end() -> None:
 @pytest.mark.parametrize(
     "setting",
     [{"turns": 0}, {"turns": 201}, {"step": 0}, {"characters": 10}, {"tokens": 63}, {"burst_minutes": -1},
-     {"session_minutes": 0}, {"turn": 4}],
+     {"session_minutes": 0}, {"session_minutes": 525_601}, {"burst_minutes": float("nan")}, {"turn": 4}],
     ids=str,
 )  # fmt: skip
-def test_settings_out_of_range_are_refused(setting: dict[str, int]) -> None:
+def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     """A limit out of range, or one that does not exist, is refused."""
     with pytest.raises(ValidationError):
         Window(**setting)

@@ -30,9 +30,9 @@ def save_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stam
     arrays = {f"adapter/{k}": v for k, v in adapter_weights(model).items()}
     arrays |= {f"best/{k}": v for k, v in run.best.items()}
     arrays |= {f"optimizer/{k}": v for k, v in tree_flatten(optimizer.state)}
-    arrays |= {f"random/{i}": v for i, v in enumerate(_random_state())}
+    more = {"random": str(_random_seed()), "position": json.dumps(asdict(run.position))}
     staged = path.with_name(f".staging-{path.name}")  # the suffix must stay: mlx adds it otherwise
-    mx.save_safetensors(str(staged), arrays, {**stamp, "position": json.dumps(asdict(run.position))})
+    mx.save_safetensors(str(staged), arrays, {**stamp, **more})
     os.replace(staged, path)
 
 
@@ -59,16 +59,17 @@ def load_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stam
     set_adapter(model, _part(arrays, "adapter/"))
     run.best = _part(arrays, "best/")
     optimizer.state = tree_unflatten(list(_part(arrays, "optimizer/").items()))
-    _random_state()[:] = [arrays[f"random/{i}"] for i in range(len(_random_state()))]
+    mx.random.seed(int(saved["random"]))
     position = json.loads(saved["position"])
     for name in ("losses", "validation"):
         position[name] = [tuple(item) for item in position[name]]
     run.position = type(run.position)(**position)
 
 
-def _random_state() -> list[mx.array]:
-    """The state of mlx's own random numbers (dropout draws from it)."""
-    return cast(list[mx.array], mx.random.state)
+def _random_seed() -> int:
+    """The seed that gives back the state of mlx's own random numbers, from which dropout draws: it cannot be set."""
+    high, low = cast(Any, mx.random.state)[0].tolist()
+    return int(high) << 32 | int(low)
 
 
 def _part(arrays: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:

@@ -1,6 +1,7 @@
 """The training config: a strict YAML file. An unknown key is an error that names the nearest known one."""
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +69,7 @@ class TrainConfig(_Strict):
         """Optimizer steps of the whole run; three epochs where the config says neither epochs nor iters."""
         if self.iters is not None:
             return self.iters
-        return max(1, round((self.epochs or 3) * rows / self.batch_size))
+        return max(1, round((self.epochs or 3) * math.ceil(rows / self.batch_size)))
 
 
 def load_config(path: Path) -> TrainConfig:

@@ -24,11 +24,13 @@ def put_on(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
     inner = sorted(
         {path.split(".", next(i for i, p in enumerate(path.split(".")) if p.isdigit()) + 1)[-1] for path in shapes}
     )
-    wanted = inner if config.modules == "all" else [k for k in inner if any(_named(k, m) for m in config.modules)]
+    asked = inner if config.modules == "all" else config.modules
+    wanted = [key for key in inner if any(_named(key, name) for name in asked)]
     modules = covered_modules(shapes, num_layers, wanted, blocks)
-    if not modules:
+    unknown = [name for name in asked if not any(_named(key, name) for key in inner)]
+    if unknown or not modules:
         raise ConfigRefused(
-            f"modules {config.modules} match no linear layer of the last {num_layers} blocks; there are: "
+            f"modules {unknown or config.modules} match no linear layer of the last {num_layers} blocks; there are: "
             + ", ".join(inner),
             code="config_invalid",
         )

@@ -1,0 +1,134 @@
+"""The gate on numbers, and what is measured on a tiny model."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from base_model.load import load_base
+from prompt_format.chat_template import ChatTemplate
+from tests.tiny import tiny_dataset, tiny_model
+from training.config import TrainConfig, parse_config
+from training.evaluate import evaluate, gate
+from training.lora import adapter_weights, put_on, set_adapter
+from training.rows import Dataset, load_dataset
+
+GOOD = {
+    "base_valid_loss": 4.0, "valid_loss": 3.0, "base_test_loss": 4.1, "test_loss": 3.1,
+    "base_echo": 0.0, "echo": 0.0, "base_loop": 0.25, "loop": 0.25, "base_endless": 0.5, "endless": 0.1,
+}  # fmt: skip
+
+
+def config(**settings: Any) -> TrainConfig:
+    return parse_config({"name": "jo", "data": "d", "rank": 4, **settings}, "jo.yaml")
+
+
+# -- the gate
+
+
+def test_an_adapter_that_is_better_passes() -> None:
+    """With a lower loss and no new faults there is no reason against it."""
+    assert (True, []) == (gate(GOOD, config()).passed, gate(GOOD, config()).reasons)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"valid_loss": 4.0}, "validation loss 4.000 is 1.000 times the base's; the limit is 1.0"),
+        ({"valid_loss": 4.4}, "validation loss 4.400 is 1.100 times the base's; the limit is 1.0"),
+        ({"valid_loss": float("nan")}, "validation loss nan is nan times the base's; the limit is 1.0"),
+        ({"valid_loss": float("inf")}, "validation loss inf is inf times the base's; the limit is 1.0"),
+        ({"echo": 0.125}, "12% of replies repeat the message; of the base's 0%"),
+        ({"loop": 0.5}, "50% of replies loop; of the base's 25%"),
+        ({"endless": 0.625}, "62% of replies never end; of the base's 50%"),
+    ],
+    ids=str,
+)
+def test_an_adapter_that_is_worse_does_not_pass(metrics: dict[str, float], reason: str) -> None:
+    """The reason gives both numbers."""
+    verdict = gate({**GOOD, **metrics}, config())
+
+    assert (False, [reason]) == (verdict.passed, verdict.reasons)
+
+
+def test_every_reason_is_given() -> None:
+    """Not only the first."""
+    worse = {"valid_loss": 5.0, "echo": 1.0, "loop": 1.0, "endless": 1.0}
+
+    assert 4 == len(gate({**GOOD, **worse}, config()).reasons)
+
+
+@pytest.mark.parametrize("fault", ["echo", "loop", "endless"])
+def test_one_bad_reply_in_twelve_is_chance(fault: str) -> None:
+    """Two of the twenty-four more than the base's are let pass, three are not."""
+    allowed, too_many = ({**GOOD, fault: GOOD[f"base_{fault}"] + count / 24} for count in (2, 3))
+
+    assert (True, False) == (gate(allowed, config()).passed, gate(too_many, config()).passed)
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(0.7, False), (0.75, False), (0.76, True), (1.0, True)])
+def test_the_limit_is_a_setting(limit: float, passed: bool) -> None:
+    """An adapter must stay below it: at 3.0 over 4.0 a limit of 0.75 is not passed."""
+    assert passed == gate(GOOD, config(gate={"max_valid_ratio": limit})).passed
+
+
+# -- what is measured
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model(folder / "model")
+    template = ChatTemplate(load_base(str(folder / "model")).tokenizer)
+    return load_dataset(tiny_dataset(folder).folder, template, 512)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    return load_base(str(tiny_model(tmp_path / "model"))).model
+
+
+def test_a_new_adapter_is_the_base(model: Any, dataset: Dataset) -> None:
+    """With lora_b at zero every number is the base's, and so it does not pass."""
+    put_on(model, config())
+    model.eval()
+    verdict = evaluate(model, dataset, config())
+
+    for name in ("valid_loss", "test_loss", "echo", "loop", "endless"):
+        assert verdict.metrics[f"base_{name}"] == verdict.metrics[name]
+    assert not verdict.gate.passed
+
+
+def test_the_base_is_measured_with_the_adapter_off(model: Any, dataset: Dataset) -> None:
+    """Its numbers do not depend on the adapter that the model wears, which is put back afterwards."""
+    put_on(model, config())
+    model.eval()
+    before = evaluate(model, dataset, config()).metrics
+    worn = {name: mx.full(value.shape, 0.1) for name, value in adapter_weights(model).items()}
+    set_adapter(model, worn)
+    after = evaluate(model, dataset, config()).metrics
+
+    assert {k: v for k, v in before.items() if "base" in k} == {k: v for k, v in after.items() if "base" in k}
+    assert before["test_loss"] != after["test_loss"]
+    assert all(mx.array_equal(worn[name], value) for name, value in adapter_weights(model).items())
+
+
+def test_the_same_weights_give_the_same_numbers(model: Any, dataset: Dataset) -> None:
+    """The whole split is measured each time."""
+    put_on(model, config())
+    model.eval()
+
+    assert evaluate(model, dataset, config()).metrics == evaluate(model, dataset, config()).metrics
+
+
+def test_samples_show_what_was_asked_and_answered(model: Any, dataset: Dataset) -> None:
+    """One for each held-out row of so few: the question without its label, and the real bubbles."""
+    put_on(model, config())
+    model.eval()
+    samples = evaluate(model, dataset, config()).samples
+
+    assert len(dataset.splits["test"]) == len(samples)
+    assert all(re.fullmatch(r"[^:]* 11\.[01] 010[12]", sample.asked) for sample in samples)
+    assert [row[-1]["content"] for row in dataset.messages["test"]] == [" / ".join(s.real) for s in samples]
