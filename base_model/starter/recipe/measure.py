@@ -1,6 +1,8 @@
 """Held-out loss of the starter, set by set: nats a token of the replies, and of the whole conversation.
 
-python base_model/starter/recipe/measure.py CORPUS_FOLDER [MODEL_FOLDER]  writes MODEL_FOLDER/held_out.json
+    python base_model/starter/recipe/measure.py CORPUS_FOLDER [MODEL_FOLDER]
+
+writes MODEL_FOLDER/held_out.json, and the table in MODEL_FOLDER/README.md where there is one.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from base_model.starter.recipe.corpus import MIX, set_rows  # noqa: E402
 from prompt_format.chat_template import ChatTemplate  # noqa: E402
 
 MOST_ROWS = 150
+BEGIN, END = "<!-- held-out loss, by recipe/measure.py -->", "<!-- end -->"
 
 
 def measure(corpus: Path, folder: Path) -> dict[str, dict[str, float]]:
@@ -56,6 +59,18 @@ def _loss(model: Any, template: ChatTemplate, rows: list[Any]) -> dict[str, floa
     }
 
 
+def write_table(card: Path, found: dict[str, dict[str, float]]) -> None:
+    """Put *found* between the marks of the model card."""
+    lines = ["| set | rows | reply tokens | reply loss | whole loss |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {row['rows']} | {row['reply_tokens']:.0f} | {row['reply_loss']:.2f} | {row['loss']:.2f} |"
+        for name, row in found.items()
+    ]
+    before, _, rest = card.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    card.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
@@ -63,6 +78,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found = measure(arguments.corpus, arguments.model)
     (arguments.model / "held_out.json").write_text(json.dumps(found, indent=1) + "\n")
+    if (arguments.model / "README.md").exists():
+        write_table(arguments.model / "README.md", found)
 
 
 if __name__ == "__main__":
