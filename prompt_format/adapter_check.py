@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from errors import AdapterRefused, DataRefused
 from prompt_format.adapter_store import AdapterFiles
+from prompt_format.binding import disagreements
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.contract import Contract
 from prompt_format.format import PromptFormat, format_for
@@ -121,6 +122,12 @@ def check_manifest(files: AdapterFiles, name: str, generation: str) -> Manifest:
     ]
     if wrong:
         raise AdapterRefused("a file is not the one that was published", code="digest_mismatch", details=wrong)
+    altered = disagreements(files.weights, manifest.contract, manifest.base.fingerprint)
+    if altered:
+        code = "base_mismatch" if altered[0].startswith("base.") else "contract_mismatch"
+        raise AdapterRefused(
+            "the manifest says something else than the weights it lies beside", code=code, details=altered
+        )
     made = generation_of(manifest.files[WEIGHTS].sha256, manifest.files[CONFIG].sha256, manifest.contract)
     if not made == manifest.generation == generation:
         raise AdapterRefused(

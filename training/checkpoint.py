@@ -26,13 +26,25 @@ class Resumable(Protocol):
 
 
 def save_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stamp: dict[str, str]) -> None:
-    """Write the state of *run* to *path*; *stamp* says what run it is."""
+    """Write the state of *run* to *path*; *stamp* says what run it is.
+
+    Raises:
+        TrainingStopped: If the disk refuses; the checkpoint before stays.
+    """
     arrays = {f"adapter/{k}": v for k, v in adapter_weights(model).items()}
     arrays |= {f"best/{k}": v for k, v in run.best.items()}
     arrays |= {f"optimizer/{k}": v for k, v in tree_flatten(optimizer.state)}
     more = {"random": str(_random_seed()), "position": json.dumps(asdict(run.position))}
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = path.with_name(f".staging-{path.name}")  # the suffix must stay: mlx adds it otherwise
-    mx.save_safetensors(str(staged), arrays, {**stamp, **more})
+    try:
+        mx.save_safetensors(str(staged), arrays, {**stamp, **more})
+    except RuntimeError:
+        staged.unlink(missing_ok=True)
+        raise TrainingStopped(
+            f"the checkpoint '{path}' could not be written: is the disk full? Make room and go on with --resume",
+            code="checkpoint_not_written",
+        ) from None
     os.replace(staged, path)
 
 

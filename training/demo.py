@@ -130,7 +130,8 @@ def ask(url: str, token: str, thread: Any, adapter: str) -> list[str]:
         body |= {"variant": "raw_style_variable", "name": "Jo"}
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     request = urllib.request.Request(f"{url}/reply", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
+    with direct.open(request, timeout=120) as answer:
         bubbles: list[str] = json.load(answer)["bubbles"]
     return bubbles
 

@@ -70,6 +70,8 @@ def import_messages(source: str, path: Path, me: str | None, out: Path) -> Cover
         raise DataRefused(
             f"no importer '{source}' in this version; there are: {', '.join(SOURCES)}", code="unknown_source"
         )
+    if not path.exists():
+        raise DataRefused(f"no export at '{path}'", code="no_such_file")
     coverage = Coverage()
     staged = out.with_name(f".staging-{out.name}-{os.getpid()}")
     out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -17,6 +17,7 @@ from pathlib import Path
 from errors import AdapterRefused, Locked, UnknownAdapter
 from prompt_format.adapter_check import check_manifest
 from prompt_format.adapter_store import CURRENT, current, generations, names, read_generation
+from prompt_format.binding import bind
 from prompt_format.contract import Contract
 from prompt_format.manifest import (
     CONFIG,
@@ -64,7 +65,8 @@ def publish(store: Path, candidate: Candidate, activate: bool) -> str:
     Raises:
         OSError: If the disk refuses; nothing is left behind then.
     """
-    files = {WEIGHTS: candidate.weights, CONFIG: candidate.config}
+    weights = bind(candidate.weights, candidate.contract, candidate.base.fingerprint)
+    files = {WEIGHTS: weights, CONFIG: candidate.config}
     entries = {name: file_entry(data) for name, data in files.items()}
     generation = generation_of(entries[WEIGHTS].sha256, entries[CONFIG].sha256, candidate.contract)
     manifest = Manifest(

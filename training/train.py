@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,6 @@ def train(
             f"{dataset.refused} rows left out because the reply alone is longer"
         )
     base = load_base(config.model)
-    store.mkdir(parents=True, exist_ok=True, mode=0o700)
     checkpoint = store / f".staging-checkpoint-{config.name}.safetensors"
     trained = finetune(base.model, dataset, config, say, checkpoint, resume)
     say(f"trained {trained.position.step} steps in {trained.seconds:.0f} s; measuring on held-out replies")
@@ -118,18 +118,17 @@ def _check_unchanged(dataset: Dataset, config: TrainConfig, base: Base) -> None:
 
 def notify(url: str, name: str, token: str | None) -> str:
     """Tell the service at *url* to pick up *name*; returns one line about its answer."""
-    request = urllib.request.Request(
-        url.rstrip("/") + "/adapters/reload",
-        data=json.dumps({"name": name}).encode(),
-        headers={"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})},
-    )
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the token is for nobody else
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        body = json.dumps({"name": name}).encode()
+        request = urllib.request.Request(url.rstrip("/") + "/adapters/reload", body, headers)
+        with direct.open(request, timeout=120) as answer:
             result = json.load(answer)["results"][0]
+            return f"the service says: {name} {result['status']}, generation {result['generation']}"
     except urllib.error.HTTPError as error:
         return f"the service refused it: {error.code} {error.read(2000).decode(errors='replace')}"
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:  # no service, or no such answer
         return (
             f"the service at {url} was not told ({type(error).__name__}); it will find the adapter at its next reload"
         )
-    return f"the service says: {name} {result['status']}, generation {result['generation']}"
