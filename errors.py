@@ -99,7 +99,7 @@ class TooLarge(RequestRefused):
 
 
 class NotJson(RequestRefused):
-    code = "not_json"
+    code = "unsupported_media_type"
 
 
 class Busy(RequestRefused):
@@ -111,7 +111,7 @@ class NotReady(SamevoiceError):
 
 
 class DeadlinePassed(SamevoiceError):
-    code = "deadline_passed"
+    code = "deadline"
 
 
 class Locked(SamevoiceError):

@@ -82,7 +82,8 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         # Imports mlx: on the engine thread, and after the BLAS has been opened.
         from service.mlx_device import MlxDevice
 
-        return MlxDevice(settings.model, settings.slots, settings.rank, settings.rows)
+        # One slot more than adapters: a reload writes the new generation beside the old one.
+        return MlxDevice(settings.model, settings.slots + 1, settings.rank, settings.rows)
 
     engine = Engine(open_device, settings.rows)
     app = create_app(settings, engine, lambda registry: _announce(settings, registry, port, token))
@@ -137,7 +138,7 @@ def _token(settings: Settings) -> str | None:
             file.write(secrets.token_urlsafe(32) + "\n")
     info = path.stat()
     if info.st_mode & 0o077 or info.st_uid != os.geteuid():
-        raise Refused(f"the token file {path} can be read by others: chmod 600 it", code="unsafe_token")
+        raise Refused(f"the token file {path} can be read by others: chmod 600 it", code="unsafe_file")
     token = path.read_text(encoding="ascii").strip()
     if len(token) < 16:
         raise Refused(

@@ -191,12 +191,12 @@ class Registry:
     ) -> None:
         clock = time.perf_counter()
         wanted = generation if generation else await asyncio.to_thread(self._current, name)
-        if previous and previous.checked.generation == wanted:
+        checked = await asyncio.to_thread(self._verify, name, wanted)
+        result.timing_ms["verify"], clock = _since(clock)
+        if previous and previous.checked.generation == wanted:  # and its files are still what they were
             result.status, result.generation = "unchanged", wanted
             self.refused.pop(name, None)
             return
-        checked = await asyncio.to_thread(self._verify, name, wanted)
-        result.timing_ms["verify"], clock = _since(clock)
         if not self._free:
             raise AdapterRefused(
                 f"all {self.base.slots} slots are in use: start the service with more --slots", code="no_slot"

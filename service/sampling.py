@@ -28,8 +28,8 @@ class SeededSampler:
 
 
 def make_sampler(sampling: Sampling, seed: int) -> Callable[[mx.array], mx.array]:
-    """Greedy at temperature 0, where all rows share one sampler; else one with *seed* as its own."""
-    if sampling.temperature == 0:
+    """Greedy at temperature 0 or next to it, where all rows share one sampler; else one with *seed* as its own."""
+    if sampling.temperature < 1e-6:  # dividing by less would leave the range of float32
         greedy: Callable[[mx.array], mx.array] = greedy_sampler
         return greedy
     return SeededSampler(sampling, seed)

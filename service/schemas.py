@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from errors import InvalidField, Malformed
 from prompt_format.manifest import GENERATION_PATTERN, NAME_PATTERN
@@ -14,7 +14,17 @@ class Strict(BaseModel):
 
 
 ADAPTER_PATTERN = f"{NAME_PATTERN[:-1]}(@{GENERATION_PATTERN[1:-1]})?$"
+
+
+def _written_out(value: Any) -> Any:
+    """A time as text; pydantic would take a number too, in quotes at least, as seconds since 1970."""
+    if not isinstance(value, str) or value.strip("+-.0123456789") == "":
+        raise ValueError
+    return value
+
+
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written_out)]
 
 
 class MessageIn(Strict):
@@ -23,7 +33,7 @@ class MessageIn(Strict):
     text: Text
     from_me: bool
     sender: str | None = Field(None, max_length=300)
-    sent_at: AwareDatetime | None = None
+    sent_at: Moment | None = None
 
 
 class PromptRequest(Strict):

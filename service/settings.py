@@ -50,7 +50,10 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
     parser.add_argument("--waiting", type=int, default=of("WAITING", default.waiting), help="replies queued at most")
     parser.add_argument("--deadline", type=float, default=of("DEADLINE", default.deadline_s), help="seconds a reply")
     options = parser.parse_args(arguments)
-    bounds = {"slots": (1, 256), "rank": (1, 256), "rows": (1, 256), "waiting": (1, 10_000), "port": (0, 65535)}
+    bounds = {
+        "slots": (1, 256), "rank": (1, 256), "rows": (1, 256), "waiting": (1, 10_000), "port": (0, 65535),
+        "deadline": (0.1, 86_400),
+    }  # fmt: skip
     for name, (low, high) in bounds.items():
         if not low <= getattr(options, name) <= high:
             parser.error(f"--{name} must be between {low} and {high}")

@@ -53,7 +53,9 @@ from training.publish import Candidate, point_to, publish
 
 KEYS = ("mlp.up_proj", "self_attn.q_proj")
 BLOCKS = 2
-SHAPES = {f"model.layers.{block}.{key}": (6, 6) if "q_proj" in key else (6, 10) for block in range(BLOCKS) for key in KEYS}
+SHAPES = {
+    f"model.layers.{block}.{key}": (6, 6) if "q_proj" in key else (6, 10) for block in range(BLOCKS) for key in KEYS
+}
 HOST = "127.0.0.1:8000"
 PATIENCE = 20  # seconds until a test that hangs fails
 TOKEN = "a-token-of-invented-letters-0123"
@@ -188,11 +190,17 @@ async def staging(device: FakeDevice) -> int:
 # -- adapters
 
 
-def make_weights(rank: int, modules: Sequence[str] = tuple(SHAPES), seed: int = 0, dtype: Any = np.float32) -> dict[str, np.ndarray]:
-    """Small random factors for *modules*."""
+def make_weights(
+    rank: int,
+    modules: Sequence[str] = tuple(SHAPES),
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, int]] = SHAPES,
+    spread: float = 0.1,
+) -> dict[str, np.ndarray]:
+    """Random factors for *modules*."""
     random = np.random.default_rng(seed)
-    expected = expected_tensors(tuple(modules), SHAPES, rank)
-    return {name: random.normal(0, 0.1, shape).astype(dtype) for name, shape in expected.items()}
+    expected = expected_tensors(tuple(modules), shapes, rank)
+    return {name: random.normal(0, spread, shape).astype(np.float32) for name, shape in expected.items()}
 
 
 def make_candidate(
@@ -203,29 +211,31 @@ def make_candidate(
     rank: int = 2,
     scale: float = 2.0,
     keys: Sequence[str] = KEYS,
-    num_layers: int = BLOCKS,
-    dtype: Any = np.float32,
+    num_layers: int | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+    probe: Sequence[float] = (0.5, -0.5),
     variant: str = "raw_style",
     persona: str = "Jo",
     metrics: Mapping[str, float] | None = None,
 ) -> Candidate:
     """Everything a small valid generation is made of; another *seed* is another generation."""
     base = base or facts()
-    modules = covered_modules(SHAPES, num_layers, list(keys), BLOCKS)
+    num_layers = num_layers or base.blocks
+    modules = covered_modules(base.shapes, num_layers, list(keys), base.blocks)
     parameters = LoraParameters(rank=rank, scale=scale, dropout=0.0, keys=list(keys))
     config = AdapterConfig(fine_tune_type="lora", num_layers=num_layers, lora_parameters=parameters, model="toy")
     form = PromptFormat(base.template, variant, Persona(name=persona), Window(turns=4, characters=600, tokens=4000))
     return Candidate(
         name,
-        save(make_weights(rank, modules, seed, dtype)),
+        save(dict(weights or make_weights(rank, modules, seed, base.shapes))),
         config_json(config),
-        BaseIdentity(id="toy", fingerprint=base.fingerprint),
+        BaseIdentity(id=base.name[:300], fingerprint=base.fingerprint),
         form.contract,
         Lora(type="lora", rank=rank, scale=scale, modules=modules),
         Data(digest="sha256:0", counts={"train": 2, "valid": 1, "test": 1}),
         Training(config={"seed": seed}, steps=1, tokens=8, seed=seed, versions={}),
         dict(metrics or {"valid_loss": 1.0}),
-        [0.5, -0.5],
+        list(probe),
         Gate(passed=True),
     )
 
@@ -265,9 +275,7 @@ def altered(
     if manifest is not None:
         manifest(document)
     signed = read_manifest(json.dumps(document).encode())
-    document["generation"] = generation_of(
-        signed.files[WEIGHTS].sha256, signed.files[CONFIG].sha256, signed.contract
-    )
+    document["generation"] = generation_of(signed.files[WEIGHTS].sha256, signed.files[CONFIG].sha256, signed.contract)
     return AdapterFiles(weights, config, json.dumps(document).encode()), document["generation"]
 
 

@@ -1,6 +1,7 @@
-"""The store is read without trust: no link is followed, nothing blocks, and each file is read once (fault-matrix.md, A01 to A48).
+"""The store is read without trust: no link is followed, nothing blocks, and each file is read once.
 
-Each case starts from a good published generation and changes one thing in its folder.
+Each case starts from a good published generation and changes one thing in its folder; the ids are those of
+fault-matrix.md, A01 to A48.
 """
 
 import json
@@ -16,8 +17,18 @@ from typing import Any
 import pytest
 
 from errors import AdapterRefused, UnknownAdapter
-from prompt_format.adapter_store import MAX_CONFIG, MAX_MANIFEST, MAX_WEIGHTS, AdapterFiles
-from prompt_format.adapter_store import current, generations, names, read_file, read_folder, read_generation
+from prompt_format.adapter_store import (
+    MAX_CONFIG,
+    MAX_MANIFEST,
+    MAX_WEIGHTS,
+    AdapterFiles,
+    current,
+    generations,
+    names,
+    read_file,
+    read_folder,
+    read_generation,
+)
 from prompt_format.manifest import CONFIG, MANIFEST, WEIGHTS
 from tests.fakes import checked, checked_files, make_adapter, write
 
@@ -74,7 +85,24 @@ def opens() -> Iterator[list[str]]:
 # -- names and generations
 
 
-NOT_NAMES = ["", ".", "..", "../x", "a/b", "/etc", "A", "-a", "a" * 65, "é", "a\u202eb", "jo\n", "a\0", "a%2f..", "~", ".staging-jo"]
+NOT_NAMES = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "/etc",
+    "A",
+    "-a",
+    "a" * 65,
+    "é",
+    "a\u202eb",
+    "jo\n",
+    "a\0",
+    "a%2f..",
+    "~",
+    ".staging-jo",
+]
 
 
 @pytest.mark.parametrize("name", NOT_NAMES, ids=ascii)

@@ -14,10 +14,10 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from errors import Refused
+from service import doors
 from service.__main__ import _token
 from service.doors import MAX_BODY, Doors
 from service.settings import Settings
-from tests.toy_tokenizers import ROOT
 
 TOKEN = "a-token-of-invented-letters-0123"
 HOSTS = ("127.0.0.1:8000", "localhost:8000", "[::1]:8000")
@@ -81,7 +81,8 @@ def ask(
 ) -> Answer:
     """The answer to one request."""
     scope = {
-        "type": "http", "method": method, "path": path, "query_string": query, "scheme": scheme, "headers": list(headers),
+        "type": "http", "method": method, "path": path, "query_string": query, "scheme": scheme,
+        "headers": list(headers),
     }  # fmt: skip
     body = [*chunks]
     waiting: list[Message] = [
@@ -125,15 +126,24 @@ def test_our_own_names_are_served(host: str) -> None:
 
 FOREIGN = [
     *(("W02", host) for host in ("evil.example", "evil.example:8000")),
-    *(("W03", host) for host in ("127.0.0.1.evil.example:8000", "localhost.evil.example:8000", "127.0.0.1.nip.example:8000")),
+    *(
+        ("W03", host)
+        for host in ("127.0.0.1.evil.example:8000", "localhost.evil.example:8000", "127.0.0.1.nip.example:8000")
+    ),
     *(("W04", host) for host in ("127.0.0.1", "localhost", "127.0.0.1:1", "localhost:8001")),
     ("W05", ""),
     *(("W06", host) for host in ("0.0.0.0:8000", "127.1:8000", "2130706433:8000", "0x7f.1:8000", "[::]:8000")),
     ("W06", "[::ffff:127.0.0.1]:8000"),
-    *(("W07", host) for host in ("localhost.:8000", "localhost:", "localhost:abc", "localhost:8000:8000", " localhost:8000")),
+    *(
+        ("W07", host)
+        for host in ("localhost.:8000", "localhost:", "localhost:abc", "localhost:8000:8000", " localhost:8000")
+    ),
     ("W07", "localhost:8000, evil.example"),
     *(("W08", host) for host in ("user@localhost:8000", "evil.example#localhost:8000", "localhost:8000/", "*")),
-    *(("W08", host) for host in ("xn--localhost:8000", "foo.local:8000", "x.internal:8000", "localhost:8000\x00", "löcalhost:8000")),
+    *(
+        ("W08", host)
+        for host in ("xn--localhost:8000", "foo.local:8000", "x.internal:8000", "localhost:8000\x00", "löcalhost:8000")
+    ),
 ]
 
 
@@ -267,7 +277,13 @@ def test_without_the_token_nothing_is_learned(case: str) -> None:
     headers = with_(without=b"authorization") if given is None else with_((b"authorization", given))
     answers = [
         ask(headers, method=method, path=path, inside=Inside(AssertionError()))
-        for method, path in [("POST", "/reply"), ("GET", "/adapters"), ("GET", "/nope"), ("OPTIONS", "/reply"), ("HEAD", "/")]
+        for method, path in [
+            ("POST", "/reply"),
+            ("GET", "/adapters"),
+            ("GET", "/nope"),
+            ("OPTIONS", "/reply"),
+            ("HEAD", "/"),
+        ]
     ]
 
     assert {(401, "unauthorized", b"Bearer")} == {(a.status, a.code, a.headers[b"www-authenticate"]) for a in answers}
@@ -310,10 +326,10 @@ def test_no_auth_lets_everybody_on_this_machine_in() -> None:
 
 def test_the_comparison_takes_the_same_time() -> None:
     """W28: tokens are compared by hmac.compare_digest alone."""
-    text = (ROOT / "service" / "doors.py").read_text(encoding="utf-8")
+    text = Path(doors.__file__).read_text(encoding="utf-8")
 
-    assert 1 == text.count("hmac.compare_digest(")
-    assert 2 == text.count("self.token is not None") + text.count("compare_digest(given, self.token)") == text.count("self.token")
+    assert "hmac.compare_digest(given, self.token)" in text
+    assert "== self.token" not in text and "!= self.token" not in text
 
 
 # -- the token's file
@@ -381,7 +397,7 @@ def test_only_json_is_taken(kind: str) -> None:
     inside = Inside()
     answered = ask(with_((b"content-type", kind.encode())), inside=inside)
 
-    assert (415, "not_json", []) == (answered.status, answered.code, inside.bodies)
+    assert (415, "unsupported_media_type", []) == (answered.status, answered.code, inside.bodies)
 
 
 def test_no_media_type_is_none_of_ours() -> None:
@@ -389,7 +405,9 @@ def test_no_media_type_is_none_of_ours() -> None:
     assert 415 == ask(with_(without=b"content-type")).status
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/json;charset=UTF-8", "APPLICATION/JSON"])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "application/json;charset=UTF-8", "APPLICATION/JSON"]
+)
 def test_json_may_be_said_in_several_ways(kind: str) -> None:
     """W51: case, spaces and the charset utf-8 do not matter."""
     assert 200 == ask(with_((b"content-type", kind.encode()))).status
@@ -400,7 +418,9 @@ def test_a_request_that_brings_nothing_needs_no_media_type() -> None:
     assert 200 == ask(with_(without=b"content-type"), method="GET").status
 
 
-@pytest.mark.parametrize("length", [str(MAX_BODY + 1), "9" * 20, "9" * 5000, str(2**64), "-5", "+5", "0x5", "abc", "", "1 ", "²"])
+@pytest.mark.parametrize(
+    "length", [str(MAX_BODY + 1), "9" * 20, "9" * 5000, str(2**64), "-5", "+5", "0x5", "abc", "", "1 ", "²"]
+)
 def test_a_length_that_cannot_be_is_too_large(length: str) -> None:
     """W31, W40: a body announced too large, or by no number, is not read."""
     inside = Inside()

@@ -14,6 +14,7 @@ from service.choice import Sampling
 from service.engine import Engine, Row, Written
 from tests.fakes import PATIENCE, FakeDevice, begun, checked, make_adapter, running, scenario, staging
 
+
 def row(slot: int = 0, max_tokens: int = 64, seed: int = 0) -> Row:
     return Row([1, 2, 3], slot, max_tokens, Sampling(), seed)
 
@@ -38,6 +39,7 @@ def test_the_engine_gives_the_facts_of_its_base() -> None:
         device = FakeDevice()
         engine = Engine(lambda: device)
         assert device.facts is await asyncio.wrap_future(engine.start())
+        assert device.facts is engine.start().result()  # it is loaded once
         await asyncio.to_thread(engine.stop)
         assert device.closed
 
@@ -54,7 +56,12 @@ def test_a_row_is_written_to_its_end() -> None:
             return await engine.write(row())
 
     written = scenario(work)
-    assert ("ya", "stop", 2, -1.5) == (text_of(device, written), written.finish_reason, len(written.tokens), written.logprob)
+    assert ("ya", "stop", 2, -1.5) == (
+        text_of(device, written),
+        written.finish_reason,
+        len(written.tokens),
+        written.logprob,
+    )
     assert written.queued_s >= 0 and written.prefill_s >= 0 and written.decode_s >= 0
 
 
@@ -269,7 +276,8 @@ def test_any_exception_of_the_device_is_the_end(method: str) -> None:
             writing += [asyncio.create_task(engine.write(row())) for _ in range(2)]
             if method == "insert":
                 writing[0].cancel()  # makes room
-            device.going.set()
+            else:
+                device.going.set()
             failed = await asyncio.gather(*writing, return_exceptions=True)
             assert 3 <= [type(each) for each in failed].count(NotReady)
             assert {"engine_error"} == {each.code for each in failed if isinstance(each, NotReady)}
@@ -358,7 +366,6 @@ def test_a_base_that_does_not_load_is_told() -> None:
     with pytest.raises(BaseRefused, match="no such model"):
         engine.start().result(PATIENCE)
     engine.stop()
-    assert isinstance(engine.start_error(), BaseRefused)
 
 
 # -- stopping
@@ -391,7 +398,7 @@ def test_an_engine_that_never_started_can_be_stopped() -> None:
     engine.stop()
     engine.stop()
 
-    assert engine.start_error() is None
+    assert engine.failure is None
 
 
 def test_nothing_put_in_at_the_end_is_forgotten() -> None:

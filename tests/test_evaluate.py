@@ -10,8 +10,9 @@ import pytest
 from base_model.load import load_base
 from prompt_format.chat_template import ChatTemplate
 from tests.tiny import tiny_dataset, tiny_model
+from tests.toy_tokenizers import byte_level
 from training.config import TrainConfig, parse_config
-from training.evaluate import evaluate, gate
+from training.evaluate import Verdict, evaluate, gate
 from training.lora import adapter_weights, put_on, set_adapter
 from training.rows import Dataset, load_dataset
 
@@ -78,57 +79,58 @@ def test_the_limit_is_a_setting(limit: float, passed: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_model(folder / "model")
-    template = ChatTemplate(load_base(str(folder / "model")).tokenizer)
-    return load_dataset(tiny_dataset(folder).folder, template, 512)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Any:
-    return load_base(str(tiny_model(tmp_path / "model"))).model
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    """A base that wears a new adapter."""
+    found = load_base(str(tiny_model(folder / "model"))).model
+    put_on(found, config())
+    found.eval()
+    return found
 
 
-def test_a_new_adapter_is_the_base(model: Any, dataset: Dataset) -> None:
+@pytest.fixture(scope="module")
+def dataset(folder: Path) -> Dataset:
+    template = ChatTemplate(byte_level())
+    return load_dataset(tiny_dataset(folder, blocks=3).folder, template, 512)
+
+
+@pytest.fixture(scope="module")
+def verdict(model: Any, dataset: Dataset) -> Verdict:
+    return evaluate(model, dataset, config())
+
+
+def test_a_new_adapter_is_the_base(verdict: Verdict) -> None:
     """With lora_b at zero every number is the base's, and so it does not pass."""
-    put_on(model, config())
-    model.eval()
-    verdict = evaluate(model, dataset, config())
-
     for name in ("valid_loss", "test_loss", "echo", "loop", "endless"):
         assert verdict.metrics[f"base_{name}"] == verdict.metrics[name]
     assert not verdict.gate.passed
 
 
-def test_the_base_is_measured_with_the_adapter_off(model: Any, dataset: Dataset) -> None:
+def test_the_base_is_measured_with_the_adapter_off(model: Any, dataset: Dataset, verdict: Verdict) -> None:
     """Its numbers do not depend on the adapter that the model wears, which is put back afterwards."""
-    put_on(model, config())
-    model.eval()
-    before = evaluate(model, dataset, config()).metrics
-    worn = {name: mx.full(value.shape, 0.1) for name, value in adapter_weights(model).items()}
+    new = adapter_weights(model)
+    worn = {name: mx.full(value.shape, 0.1) for name, value in new.items()}
     set_adapter(model, worn)
-    after = evaluate(model, dataset, config()).metrics
+    metrics = evaluate(model, dataset, config()).metrics
+    after = adapter_weights(model)
+    set_adapter(model, new)
 
-    assert {k: v for k, v in before.items() if "base" in k} == {k: v for k, v in after.items() if "base" in k}
-    assert before["test_loss"] != after["test_loss"]
-    assert all(mx.array_equal(worn[name], value) for name, value in adapter_weights(model).items())
+    assert [] == [name for name in metrics if name.startswith("base_") and metrics[name] != verdict.metrics[name]]
+    assert metrics["test_loss"] != verdict.metrics["test_loss"]
+    assert all(mx.array_equal(worn[name], value) for name, value in after.items())
 
 
-def test_the_same_weights_give_the_same_numbers(model: Any, dataset: Dataset) -> None:
+def test_the_same_weights_give_the_same_numbers(model: Any, dataset: Dataset, verdict: Verdict) -> None:
     """The whole split is measured each time."""
-    put_on(model, config())
-    model.eval()
-
-    assert evaluate(model, dataset, config()).metrics == evaluate(model, dataset, config()).metrics
+    assert verdict == evaluate(model, dataset, config())
 
 
-def test_samples_show_what_was_asked_and_answered(model: Any, dataset: Dataset) -> None:
+def test_samples_show_what_was_asked_and_answered(dataset: Dataset, verdict: Verdict) -> None:
     """One for each held-out row of so few: the question without its label, and the real bubbles."""
-    put_on(model, config())
-    model.eval()
-    samples = evaluate(model, dataset, config()).samples
-
-    assert len(dataset.splits["test"]) == len(samples)
-    assert all(re.fullmatch(r"[^:]* 11\.[01] 010[12]", sample.asked) for sample in samples)
-    assert [row[-1]["content"] for row in dataset.messages["test"]] == [" / ".join(s.real) for s in samples]
+    assert len(dataset.splits["test"]) == len(verdict.samples)
+    assert all(re.fullmatch(r"[^:]* 2\.[01] 010[12]", sample.asked) for sample in verdict.samples)
+    assert [row[-1]["content"] for row in dataset.messages["test"]] == [" / ".join(s.real) for s in verdict.samples]

@@ -13,13 +13,17 @@ from mlx.utils import tree_flatten
 from base_model.load import load_base
 from errors import TrainingStopped
 from prompt_format.chat_template import ChatTemplate
-from tests.tiny import tiny_dataset, tiny_model
+from prompt_format.format import Example
+from tests.tiny import files_no_larger_than, tiny_dataset, tiny_model
 from training.config import TrainConfig, parse_config
 from training.finetune import Trained, finetune, learning_rate
 from training.reply_loss import mean_loss, reply_logits
 from training.rows import Dataset, load_dataset
 
-FEW = {"rank": 4, "batch_size": 6, "iters": 8, "learning_rate": 0.02, "early_stopping": {"patience": 99}}
+FEW = {
+    "rank": 4, "batch_size": 6, "iters": 4, "learning_rate": 0.02, "schedule": {"decay": "constant"},
+    "early_stopping": {"patience": 99, "evaluations_per_epoch": 100},
+}  # fmt: skip
 
 
 class Stopped(Exception):
@@ -38,10 +42,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(folder: Path) -> Dataset:
     template = ChatTemplate(load_base(str(folder / "llama")).tokenizer)
-    return load_dataset(folder / "raw_style", template, 512)
+    return load_dataset(folder / "raw_style", template, 32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def contrary(dataset: Dataset) -> Dataset:
+    """The held-out reply ends as the others do but begins otherwise: what is learned helps at first, and then harms."""
+    train, valid = [Example([7, 8, 9, 20, 21, 260], 3)] * 6, [Example([7, 8, 9, 30, 21, 260], 3)]
+    return replace(dataset, splits={**dataset.splits, "train": train, "valid": valid})
+
+
+@pytest.fixture(scope="module")
 def trained(folder: Path, dataset: Dataset) -> Callable[..., Trained]:
     """Trains a model loaded for it: ``trained(iters=3, kind="lfm2", checkpoint=path)``."""
 
@@ -51,6 +62,20 @@ def trained(folder: Path, dataset: Dataset) -> Callable[..., Trained]:
         return finetune(model, data, config(**more), say, **options)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained: Callable[..., Trained]) -> Trained:
+    """A run from beginning to end."""
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def saved(trained: Callable[..., Trained], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The checkpoint of a run of one step."""
+    checkpoint = tmp_path_factory.mktemp("saved") / "checkpoint.safetensors"
+    trained(iters=1, checkpoint=checkpoint)
+    return checkpoint.read_bytes()
 
 
 def config(**settings: Any) -> TrainConfig:
@@ -85,7 +110,7 @@ def same(one: Trained, other: Trained) -> bool:
 
 @pytest.mark.parametrize("kind", ["llama", "lfm2"])
 def test_training_lowers_the_loss_of_held_out_replies(trained: Callable[..., Trained], kind: str) -> None:
-    """By more than a tenth in eight steps."""
+    """By more than a tenth in four steps."""
     found = trained(kind)
 
     assert found.position.best_loss < 0.9 * found.base_loss
@@ -113,16 +138,16 @@ def test_the_first_loss_is_the_bases_mean_over_the_batch(
 
 
 def test_the_best_weights_are_kept_not_the_last(
-    dataset: Dataset, folder: Path, trained: Callable[..., Trained]
+    contrary: Dataset, folder: Path, trained: Callable[..., Trained]
 ) -> None:
-    """A rate this high makes held-out replies worse again: the model is left with the weights of the minimum."""
+    """The model is left with those of the minimum, wherever in the run it was."""
     model = load_base(str(folder / "llama")).model
-    found = trained(model=model, iters=30, learning_rate=0.1, schedule={"decay": "constant"})
+    found = trained(model=model, data=contrary, iters=20)
     step, loss = min(found.position.validation, key=lambda item: item[1])
 
     assert (step, loss) == (found.position.best_step, found.position.best_loss)
     assert 1 < step < 20 and found.position.validation[-1][1] > 1.05 * loss
-    assert loss == mean_loss(model, dataset.splits["valid"], reply_logits(model)[0])
+    assert loss == mean_loss(model, contrary.splits["valid"], reply_logits(model)[0])
 
 
 def test_the_base_is_left_as_it_was(folder: Path, trained: Callable[..., Trained]) -> None:
@@ -158,12 +183,10 @@ def test_one_row_is_enough(dataset: Dataset, trained: Callable[..., Trained]) ->
 # -- when it stops
 
 
-def test_it_stops_early(trained: Callable[..., Trained]) -> None:
+def test_it_stops_early(contrary: Dataset, trained: Callable[..., Trained]) -> None:
     """After as many evaluations without a better one as patience says; the steps that were left are not made."""
     said: list[str] = []
-    found = trained(
-        iters=200, learning_rate=0.1, schedule={"decay": "constant"}, early_stopping={"patience": 3}, say=said.append
-    )
+    found = trained(data=contrary, iters=200, early_stopping={"patience": 3}, say=said.append)
     losses = [loss for _, loss in found.position.validation]
 
     assert "stopped early: no better for 3 evaluations" == said[-1]
@@ -178,10 +201,10 @@ def test_it_goes_on_while_it_gets_better(trained: Callable[..., Trained]) -> Non
     assert (4, 4) == (found.position.step, found.position.best_step)
 
 
-@pytest.mark.parametrize(("per_epoch", "steps"), [(1, [3, 6, 7]), (100, [1, 2, 3, 4, 5, 6, 7])])
+@pytest.mark.parametrize(("per_epoch", "steps"), [(1, [2, 4, 6, 7]), (100, [1, 2, 3, 4, 5, 6, 7])])
 def test_how_often_it_is_measured(trained: Callable[..., Trained], per_epoch: int, steps: list[int]) -> None:
     """So many times an epoch, at most each step, and always at the end."""
-    found = trained(iters=7, batch_size=8, early_stopping={"patience": 99, "evaluations_per_epoch": per_epoch})
+    found = trained(iters=7, early_stopping={"patience": 99, "evaluations_per_epoch": per_epoch})
 
     assert steps == [step for step, _ in found.position.validation]
 
@@ -190,9 +213,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, trained: Callabl
     """The message names the step, the rows and what to change; the last good checkpoint stays."""
     checkpoint = tmp_path / "checkpoint.safetensors"
 
-    with pytest.raises(
-        TrainingStopped, match=r"not a number at step [23]: lower learning_rate.* batch: \[\d+, "
-    ) as stop:
+    with pytest.raises(TrainingStopped, match=r"not a number at step [23]: lower .* batch: \[\d+, ") as stop:
         trained(learning_rate=1e30, schedule={"warmup": 0}, checkpoint=checkpoint)
     assert "not_a_number" == stop.value.code
     assert [checkpoint] == list(tmp_path.iterdir())
@@ -220,9 +241,9 @@ def test_one_seed_gives_one_result(trained: Callable[..., Trained], settings: di
     assert same(trained(**settings), trained(**settings))
 
 
-def test_another_seed_gives_another_result(trained: Callable[..., Trained]) -> None:
+def test_another_seed_gives_another_result(trained: Callable[..., Trained], undisturbed: Trained) -> None:
     """It decides the beginning, the order of the rows and the dropout."""
-    assert not same(trained(seed=0), trained(seed=1))
+    assert not same(undisturbed, trained(seed=1))
 
 
 # -- going on
@@ -230,10 +251,10 @@ def test_another_seed_gives_another_result(trained: Callable[..., Trained]) -> N
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"kind": "lfm2"}, {"dropout": 0.2}, {"batch_size": 1, "iters": 20}, {"early_stopping": {"patience": 1}}],
-    ids=["llama", "lfm2", "dropout", "second epoch", "early stopping"],
+    [{}, {"kind": "lfm2"}, {"dropout": 0.2}, {"batch_size": 5, "schedule": {"decay": "cosine"}}],
+    ids=["llama", "lfm2", "dropout", "odd batches"],
 )
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [2, 4])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
     tmp_path: Path, trained: Callable[..., Trained], settings: dict[str, Any], stop: int
 ) -> None:
@@ -245,15 +266,28 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
     assert same(trained(**settings), trained(**settings, checkpoint=checkpoint, resume=True))
 
 
+def test_a_run_that_was_stopped_knows_its_best_weights(
+    tmp_path: Path, contrary: Dataset, trained: Callable[..., Trained]
+) -> None:
+    """Stopped after the minimum, it ends with the weights of before, and as early as it would have."""
+    settings = {"data": contrary, "iters": 200, "early_stopping": {"patience": 4}}
+    whole = trained(**settings)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stopped):
+        trained(**settings, checkpoint=checkpoint, say=stops_at(whole.position.best_step + 3))
+
+    assert same(whole, trained(**settings, checkpoint=checkpoint, resume=True))
+
+
 @pytest.mark.parametrize("settings", [{}, {"iters": 200, "early_stopping": {"patience": 1}}], ids=["done", "early"])
 def test_a_run_that_was_over_makes_no_further_step(
-    tmp_path: Path, trained: Callable[..., Trained], settings: dict[str, Any]
+    tmp_path: Path, contrary: Dataset, trained: Callable[..., Trained], settings: dict[str, Any]
 ) -> None:
     """Stopped after its last step, before it was published, it gives the same weights again."""
     checkpoint = tmp_path / "checkpoint.safetensors"
-    whole = trained(learning_rate=0.1, **settings, checkpoint=checkpoint)
+    whole = trained(data=contrary, **settings, checkpoint=checkpoint)
 
-    assert same(whole, trained(learning_rate=0.1, **settings, checkpoint=checkpoint, resume=True))
+    assert same(whole, trained(data=contrary, **settings, checkpoint=checkpoint, resume=True))
 
 
 def test_where_it_goes_on_is_said(tmp_path: Path, trained: Callable[..., Trained]) -> None:
@@ -267,12 +301,14 @@ def test_where_it_goes_on_is_said(tmp_path: Path, trained: Callable[..., Trained
     assert "goes on at step 3" == said[1]
 
 
-def test_without_resume_a_checkpoint_is_not_looked_at(tmp_path: Path, trained: Callable[..., Trained]) -> None:
+def test_without_resume_a_checkpoint_is_not_looked_at(
+    tmp_path: Path, trained: Callable[..., Trained], undisturbed: Trained
+) -> None:
     """It is written over."""
     checkpoint = tmp_path / "checkpoint.safetensors"
-    trained(checkpoint=checkpoint, seed=1)
+    trained(checkpoint=checkpoint, seed=1, iters=1)
 
-    assert same(trained(), trained(checkpoint=checkpoint))
+    assert same(undisturbed, trained(checkpoint=checkpoint))
 
 
 def test_without_a_checkpoint_nothing_is_written(folder: Path, trained: Callable[..., Trained]) -> None:
@@ -295,25 +331,25 @@ def test_without_a_checkpoint_nothing_is_written(folder: Path, trained: Callable
     ids=str,
 )
 def test_a_checkpoint_of_another_run_is_refused(
-    tmp_path: Path, dataset: Dataset, trained: Callable[..., Trained], settings: dict[str, Any], message: str
+    tmp_path: Path, dataset: Dataset, trained: Callable[..., Trained], saved: bytes, settings: Any, message: str
 ) -> None:
     """The message names the file and what differs; the checkpoint stays."""
     checkpoint = tmp_path / "checkpoint.safetensors"
-    trained(iters=2, checkpoint=checkpoint)
-    before = checkpoint.read_bytes()
+    checkpoint.write_bytes(saved)
     chosen = {**settings, "data": replace(dataset, digest="0" * 64)} if "data" in settings else settings
 
     with pytest.raises(TrainingStopped, match=f"the checkpoint '{checkpoint}' {message}"):
-        trained(iters=2, **chosen, checkpoint=checkpoint, resume=True)
-    assert before == checkpoint.read_bytes()
+        trained(iters=1, **chosen, checkpoint=checkpoint, resume=True)
+    assert saved == checkpoint.read_bytes()
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, 5000])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, trained: Callable[..., Trained], kept: int) -> None:
+def test_a_damaged_checkpoint_is_refused(
+    tmp_path: Path, trained: Callable[..., Trained], saved: bytes, kept: int
+) -> None:
     """Cut off anywhere, in its header or its weights."""
     checkpoint = tmp_path / "checkpoint.safetensors"
-    trained(iters=1, checkpoint=checkpoint)
-    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
+    checkpoint.write_bytes(saved[:kept])
 
     with pytest.raises(TrainingStopped, match="is damaged: start without --resume"):
         trained(iters=1, checkpoint=checkpoint, resume=True)
@@ -325,15 +361,33 @@ def test_there_must_be_a_checkpoint(tmp_path: Path, trained: Callable[..., Train
         trained(checkpoint=tmp_path / "none", resume=True)
 
 
-def test_half_a_checkpoint_is_never_seen(tmp_path: Path, trained: Callable[..., Trained]) -> None:
+def test_half_a_checkpoint_is_never_seen(tmp_path: Path, trained: Callable[..., Trained], undisturbed: Trained) -> None:
     """One that was killed while it was written left the one before: the half is written over."""
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped):
         trained(checkpoint=checkpoint, say=stops_at(4))
     (tmp_path / ".staging-checkpoint.safetensors").write_bytes(b"half")
 
-    assert same(trained(), trained(checkpoint=checkpoint, resume=True))
+    assert same(undisturbed, trained(checkpoint=checkpoint, resume=True))
     assert [checkpoint] == list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, trained: Callable[..., Trained], undisturbed: Trained
+) -> None:
+    """The run stops with what to do, and goes on when there is room."""
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stopped):
+        trained(checkpoint=checkpoint, say=stops_at(3))
+    before = checkpoint.read_bytes()
+
+    with (
+        files_no_larger_than(5000),
+        pytest.raises(TrainingStopped, match=f"'{checkpoint}' could not be written: is the"),
+    ):
+        trained(checkpoint=checkpoint, resume=True)
+    assert ([checkpoint], before) == (list(tmp_path.iterdir()), checkpoint.read_bytes())
+    assert same(undisturbed, trained(checkpoint=checkpoint, resume=True))
 
 
 # -- the learning rate

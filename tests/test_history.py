@@ -126,7 +126,7 @@ def test_a_byte_order_mark_costs_no_message(tmp_path: Path) -> None:
         (b"rubbish\n", "nothing in '.*export.jsonl' could be imported"),
         (json.dumps(ROWS[0]).encode(), "no message in '.*export.jsonl' is yours: give --me"),
         (b"\xff\xfe\n", "export.jsonl' is not UTF-8"),
-        (None, "export.jsonl' cannot be read"),
+        (None, "no export at '.*export.jsonl'"),
     ],
     ids=["empty", "blank", "rubbish", "none mine", "not UTF-8", "absent"],
 )

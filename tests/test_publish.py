@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors
 
 from errors import AdapterRefused, Locked, UnknownAdapter
 from prompt_format.adapter_check import check_manifest
 from prompt_format.adapter_store import current, generations, names, read_generation
+from prompt_format.binding import bind
 from prompt_format.manifest import CONFIG, MANIFEST, WEIGHTS, generation_of
 from tests.tiny import a_candidate, files_in, files_no_larger_than
 from training.publish import list_adapters, locked, publish, rollback
@@ -59,13 +61,14 @@ def test_a_generation_is_three_files_and_current_names_it(tmp_path: Path) -> Non
 
 
 def test_what_was_published_is_what_the_manifest_says(tmp_path: Path) -> None:
-    """The service's own check passes, and every part of the candidate is in it."""
+    """The service's own check passes, every part of the candidate is in it, and the tensors are the ones given."""
     given = a_candidate()
     generation = publish(tmp_path, given, activate=True)
     files = read_generation(tmp_path, "jo", generation)
     manifest = check_manifest(files, "jo", generation)
 
-    assert (given.weights, given.config) == (files.weights, files.config)
+    assert (bind(given.weights, given.contract, given.base.fingerprint), given.config) == (files.weights, files.config)
+    assert dict(safetensors.deserialize(given.weights)) == dict(safetensors.deserialize(files.weights))
     for part in ("name", "base", "contract", "lora", "data", "training", "metrics", "probe", "gate"):
         assert getattr(given, part) == getattr(manifest, part)
 

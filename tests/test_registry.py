@@ -118,7 +118,11 @@ def test_the_same_generation_is_left_alone(store: Path) -> None:
         async with registered(store, device) as (registry, _):
             slots = dict(device.slots)
             (result,) = await registry.reload()
-            assert ("unchanged", generation, generation) == (result.status, result.generation, result.previous_generation)
+            assert ("unchanged", generation, generation) == (
+                result.status,
+                result.generation,
+                result.previous_generation,
+            )
             assert slots == device.slots and 1 == device.staged.qsize()
 
     scenario(work)
@@ -361,7 +365,9 @@ def test_a_lease_keeps_the_old_slot_until_its_reply_ends(store: Path) -> None:
                 new = make_adapter(store, seed=1)
                 (result,) = await registry.reload("jo")
                 assert ("loaded", 1) == (result.status, result.in_flight_on_previous)
-                assert (0, 1) == tuple(registry.describe_one("jo")[key] for key in ("in_flight", "in_flight_on_previous"))
+                assert (0, 1) == tuple(
+                    registry.describe_one("jo")[key] for key in ("in_flight", "in_flight_on_previous")
+                )
 
                 make_adapter(store, seed=2)  # both slots are taken: by the new one, and by the old one's reply
                 assert {"jo": ["no_slot"]} == codes(await registry.reload("jo"))
@@ -571,7 +577,9 @@ def test_an_unknown_name_is_told_what_is_served(store: Path) -> None:
         make_adapter(store)
         make_adapter(store, "work")
         async with registered(store) as (registry, _):
-            with pytest.raises(UnknownAdapter, match="no adapter named 'mum' is being served; there are: base, jo, work"):
+            with pytest.raises(
+                UnknownAdapter, match="no adapter named 'mum' is being served; there are: base, jo, work"
+            ):
                 registry.find("mum")
             for find in (registry.find, registry.describe_one):
                 with pytest.raises(UnknownAdapter, match="no adapter of that name"):
@@ -613,7 +621,11 @@ def test_without_a_choice_the_newest_is_the_default(store: Path) -> None:
     """The adapter that was published last answers requests that name none."""
 
     async def work() -> None:
-        for name, moment in (("ann", "2026-01-02T00:00:00Z"), ("ben", "2026-01-03T00:00:00Z"), ("cleo", "2026-01-01T00:00:00Z")):
+        for name, moment in (
+            ("ann", "2026-01-02T00:00:00Z"),
+            ("ben", "2026-01-03T00:00:00Z"),
+            ("cleo", "2026-01-01T00:00:00Z"),
+        ):
             generation = make_adapter(store, name, activate=False)
             text = (store / name / generation / "manifest.json").read_text()
             publish_again = text.replace(text.split('"created_at": "')[1].split('"')[0], moment)

@@ -70,7 +70,12 @@ def store(tmp_path: Path) -> Path:
 THREAD = [
     {"from_me": False, "sender": "+14025550101", "text": "Will be back jan", "sent_at": "2026-01-03T18:20:00Z"},
     {"from_me": True, "text": "what's the split"},
-    {"from_me": False, "sender": "+14025550101", "text": "<|im_end|> / even\nok?", "sent_at": "2026-01-03T18:29:00+01:00"},
+    {
+        "from_me": False,
+        "sender": "+14025550101",
+        "text": "<|im_end|> / even\nok?",
+        "sent_at": "2026-01-03T18:29:00+01:00",
+    },
 ]
 
 
@@ -265,7 +270,9 @@ def test_an_adapter_decides_its_own_variant_and_name(store: Path, what: dict[str
     error = refusal(store, **what, adapter="jo")
 
     assert "invalid_field" == error.code
-    assert [f"{key}: this adapter's is '{ {'variant': 'raw_style', 'name': 'Jo'}[key] }'" for key in what] == error.details
+    assert [
+        f"{key}: this adapter's is '{ {'variant': 'raw_style', 'name': 'Jo'}[key] }'" for key in what
+    ] == error.details
 
 
 def test_an_unknown_adapter_is_not_found(store: Path) -> None:

@@ -105,6 +105,8 @@ def parse_config(raw: Any, where: str) -> TrainConfig:
         faults.append(f"method '{config.method}' is not built yet: use {', '.join(METHODS)}")
     if config.epochs is not None and config.iters is not None:
         faults.append("epochs and iters: give one of them")
+    if config.name == "base":
+        faults.append("name: 'base' is what requests call the base model")
     if isinstance(config.layers, int) and config.layers < 1:
         faults.append("layers: at least 1, or all")
     if faults:

@@ -123,18 +123,20 @@ class Run:
         self.streams = streams()
 
     def until_done(self, save: Callable[[], None]) -> None:
+        """Take steps, measuring and saving now and then, until the run is over."""
         self.model.train()
-        for indices in self._batches():
-            self.take_step(indices)
-            done = self.position.step >= self.total
-            if self.position.step % self.evaluate_every == 0 or done:
+        batches = self._batches()
+        while not self._is_over():
+            self.take_step(next(batches))
+            if self.position.step % self.evaluate_every == 0 or self.position.step >= self.total:
                 self._evaluate()
                 save()
-                if self.position.worse_in_a_row >= self.config.early_stopping.patience:
-                    self.say(f"stopped early: no better for {self.position.worse_in_a_row} evaluations")
-                    break
-            if done:
-                break
+        if self.position.step < self.total:
+            self.say(f"stopped early: no better for {self.position.worse_in_a_row} evaluations")
+
+    def _is_over(self) -> bool:
+        position = self.position
+        return position.step >= self.total or position.worse_in_a_row >= self.config.early_stopping.patience
 
     def _batches(self) -> Iterator[list[int]]:
         """Batches from the present step on, for ever: drawn from the seed and the epoch alone."""
