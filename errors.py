@@ -19,6 +19,8 @@ Each carries a stable ``code``, a message that names the thing, what is wrong wi
 ``details``: everything that was wrong, not only the first. No message text is ever put into one.
 """
 
+import os
+import traceback
 from collections.abc import Sequence
 
 
@@ -116,3 +118,10 @@ class DeadlinePassed(SamevoiceError):
 
 class Locked(SamevoiceError):
     code = "locked"
+
+
+def internal_failure(error: BaseException) -> str:
+    """One line about an error nobody expected: its kind and place, never its text, which may be somebody's message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return f"error [internal]: {type(error).__name__}{place}; please report this line"

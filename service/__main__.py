@@ -22,7 +22,7 @@ import uvicorn
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
-from errors import Locked, Refused, SamevoiceError
+from errors import Locked, Refused, SamevoiceError, internal_failure
 from service.app import create_app, with_doors
 from service.engine import Engine
 from service.registry import Registry
@@ -68,6 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error, 70)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001  a traceback could show message text
+        print(internal_failure(error), file=sys.stderr)
+        return 70
 
 
 def _serve(settings: Settings, listener: socket.socket) -> int:

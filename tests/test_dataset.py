@@ -17,7 +17,7 @@ from prompt_format.variants import VARIANTS
 from prompt_format.window import Window
 from tests.tiny import conversation, files_in, files_no_larger_than, read_jsonl, record, write_jsonl
 from tests.toy_tokenizers import CHATML, byte_level, chat_template
-from training.dataset import LONG_REPLY, SPLITS, Built, build, read_history, split_pairs
+from training.dataset import LONG_REPLY, SPLITS, Built, _mend, build, read_history, split_pairs
 from training.pairs import Pair
 
 Rows = Sequence[dict[str, Any]]
@@ -357,3 +357,15 @@ def test_a_leftover_of_a_killed_build_is_no_obstacle(tmp_path: Path) -> None:
     built(tmp_path)
 
     assert ["raw_style"] == [path.name for path in (tmp_path / "built").iterdir()]
+
+
+def test_a_killed_build_is_mended_by_the_next(tmp_path: Path) -> None:
+    """What a kill between its two renames left aside is put back, and staged rows do not stay."""
+    folder = tmp_path / "turns"
+    (tmp_path / ".old-turns-1").mkdir()
+    (tmp_path / ".old-turns-1" / "train.jsonl").write_text("rows")
+    (tmp_path / ".staging-turns-2").mkdir()
+    _mend(folder)
+
+    assert "rows" == (folder / "train.jsonl").read_text()
+    assert ["turns"] == [path.name for path in tmp_path.iterdir()]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 import errors
-from errors import AdapterRefused, Locked, Refused, SamevoiceError
+from errors import AdapterRefused, Locked, Refused, SamevoiceError, internal_failure
 from service.answers import STATUS, UnicodeJSONResponse, answer, envelope, status_of
 
 
@@ -106,3 +106,14 @@ def test_an_answer_is_json_that_everybody_reads() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         UnicodeJSONResponse({"a": float("nan")})
     assert {"a": "\u2028"} == json.loads(UnicodeJSONResponse({"a": "\u2028"}).body)
+
+
+def test_an_unforeseen_error_is_told_by_kind_and_place_alone() -> None:
+    """Its text could be a message, so the line has only the error's type and where it came from."""
+    try:
+        int("see you at the canal")
+    except ValueError as error:
+        line = internal_failure(error)
+
+    assert line.startswith("error [internal]: ValueError at test_errors.py:")
+    assert "canal" not in line

@@ -13,7 +13,7 @@ from typing import Any
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
-from errors import ConfigRefused, DataRefused, Locked, Refused, SamevoiceError
+from errors import ConfigRefused, DataRefused, Locked, Refused, SamevoiceError, internal_failure
 from training.private_files import PRIVATE_UMASK
 
 STORE = Path(os.environ.get("SAMEVOICE_ADAPTERS", "adapters"))
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what was published before is as it was", file=sys.stderr)
         return 130
+    except Exception as error:  # noqa: BLE001  a traceback could show message text
+        print(internal_failure(error), file=sys.stderr)
+        return 70
     return 0
 
 

@@ -252,11 +252,20 @@ def _rows(form: PromptFormat, pairs: Sequence[Pair], dropped: Counter[str]) -> l
     return rows
 
 
+def _mend(folder: Path) -> None:
+    """Put back or clear away what a build that was killed left beside *folder*; its rows are somebody's messages."""
+    for old in sorted(folder.parent.glob(f".old-{folder.name}-*")):
+        if not folder.exists():
+            os.rename(old, folder)
+    for left in [*folder.parent.glob(f".old-{folder.name}-*"), *folder.parent.glob(f".staging-{folder.name}-*")]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """*folder* with exactly *files*: the old one stays until the new one is whole."""
     staged = folder.with_name(f".staging-{folder.name}-{os.getpid()}")
     old = folder.with_name(f".old-{folder.name}-{os.getpid()}")
-    shutil.rmtree(staged, ignore_errors=True)  # of a killed process that had this one's number
+    _mend(folder)
     try:
         staged.mkdir(parents=True, mode=0o700)
         for name, content in files.items():

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +201,12 @@ class Run:
         )
 
 
+@cache
 def streams() -> list[mx.Stream]:
     """What to run the parts of a batch on: on a CPU two streams, since one leaves cores idle; else the usual one.
 
-    A CPU stream is one thread, and most operations use no more. ``training.__main__`` has the BLAS use one as well.
+    Made once: mlx never gives a stream back. A CPU stream is one thread, and most operations use no more;
+    ``training.__main__`` has the BLAS use one as well.
     """
     if mx.default_device() == mx.gpu or (os.cpu_count() or 1) < 2:
         return [mx.default_stream(mx.default_device())]
