@@ -120,6 +120,13 @@ class Locked(SamevoiceError):
     code = "locked"
 
 
+def exit_code(error: SamevoiceError) -> int:
+    """What a command that ends with *error* returns: 3 locked, 1 refused, 70 anything else."""
+    if isinstance(error, Locked):
+        return 3
+    return 1 if isinstance(error, Refused) else 70
+
+
 def internal_failure(error: BaseException) -> str:
     """One line about an error nobody expected: its kind and place, never its text, which may be somebody's message."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -22,7 +22,7 @@ import uvicorn
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
-from errors import Locked, Refused, SamevoiceError, internal_failure
+from errors import Locked, Refused, SamevoiceError, exit_code, internal_failure
 from service.app import create_app, with_doors
 from service.engine import Engine
 from service.registry import Registry
@@ -60,12 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             stack.enter_context(_only_one(settings.adapters))
             listener = stack.enter_context(_listen(settings))
             return _serve(settings, listener)
-    except Locked as error:
-        return _fail(error, 3)
-    except Refused as error:
-        return _fail(error, 1)
     except SamevoiceError as error:
-        return _fail(error, 70)
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        return exit_code(error)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  a traceback could show message text
@@ -188,11 +185,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _fail(error: SamevoiceError, code: int) -> int:
-    print(f"error [{error.code}]: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

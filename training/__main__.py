@@ -13,7 +13,7 @@ from typing import Any
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
-from errors import ConfigRefused, DataRefused, Locked, Refused, SamevoiceError, internal_failure
+from errors import ConfigRefused, DataRefused, SamevoiceError, exit_code, internal_failure
 from training.private_files import PRIVATE_UMASK
 
 STORE = Path(os.environ.get("SAMEVOICE_ADAPTERS", "adapters"))
@@ -27,12 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
-    except Locked as error:
-        return _fail(error, 3)
-    except Refused as error:
-        return _fail(error, 1)
     except SamevoiceError as error:
-        return _fail(error, 70)
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        return exit_code(error)
     except OSError as error:
         print(f"error: {error.strerror}: {error.filename or 'the disk'}", file=sys.stderr)
         return 1
@@ -43,11 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(internal_failure(error), file=sys.stderr)
         return 70
     return 0
-
-
-def _fail(error: SamevoiceError, code: int) -> int:
-    print(f"error [{error.code}]: {error}", file=sys.stderr)
-    return code
 
 
 def say(line: str) -> None:
