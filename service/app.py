@@ -105,7 +105,11 @@ async def prompt(request: Request) -> Response:
 async def list_adapters(request: Request) -> Response:
     """Every adapter that is served or was refused."""
     registry: Registry = request.app.state.registry
-    base = {"id": registry.base.name, "fingerprint": registry.base.fingerprint, "slots": registry.base.slots}
+    base = {
+        "id": registry.base.name,
+        "fingerprint": registry.base.fingerprint,
+        "slots": request.app.state.settings.slots,
+    }
     return UnicodeJSONResponse({"base": base, "default_adapter": registry.default, "adapters": registry.describe()})
 
 

@@ -198,9 +198,7 @@ class Registry:
             self.refused.pop(name, None)
             return
         if not self._free:
-            raise AdapterRefused(
-                f"all {self.base.slots} slots are in use: start the service with more --slots", code="no_slot"
-            )
+            raise AdapterRefused("every slot is in use: start the service with more --slots", code="no_slot")
         slot = self._free.pop()
         try:
             await self.engine.stage(slot, checked)

@@ -115,7 +115,7 @@ def test_adapters_are_listed(store: Path, device: FakeDevice) -> None:
         one = client.get("/adapters/jo").json()
 
     assert [one] == listed["adapters"]
-    assert ("jo", {"id": "toy", "fingerprint": facts().fingerprint, "slots": 3}) == (
+    assert ("jo", {"id": "toy", "fingerprint": facts().fingerprint, "slots": 8}) == (
         listed["default_adapter"],
         listed["base"],
     )
