@@ -86,6 +86,7 @@ def _sum_up(published: Any, seconds: float) -> None:
     base_loss, loss = metrics["base_test_loss"], metrics["test_loss"]
     change = 100 * (loss / base_loss - 1)
     print(f"\nheld-out reply NLL, nats a token: base {base_loss:.3f}, adapter {loss:.3f} ({change:+.1f} %)")
+    print("gate: " + ("; ".join(published.verdict.gate.reasons) or "passed"))
     print(f"adapter {published.name}@{published.generation}; the whole loop took {seconds:.0f} s")
     print("next: `make serve`, and the README for your own messages")
 
