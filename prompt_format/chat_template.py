@@ -37,8 +37,8 @@ _PIN_THE_DATE = (
 )
 # Text that templates look for in replies and cut out, whether or not it is a token.
 THINK_TAGS = ("<think>", "</think>")
-# For base models that bring no chat template. Lines of a message never begin with a role and a colon by accident:
-# a turn is one line, and in `turns` every line but the first of a message is a labelled or an own one.
+# For base models that bring no chat template. No message can write its marks: they begin with an empty line, and
+# between the lines of a message, each a turn, there is none.
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if m.role == 'system' %}{{ m.content }}"

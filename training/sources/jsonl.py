@@ -1,5 +1,6 @@
 """JSON Lines in the project's own normalised record. Each row says itself whether it is mine, or ``--me`` does."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,6 @@ def read_jsonl(path: Path, me: str | None) -> Iterator[dict[str, Any] | str]:
     Raises:
         DataRefused: If the file cannot be read.
     """
-    import json
-
     try:
         lines = path.open(encoding="utf-8-sig")
     except OSError as error:
