@@ -73,6 +73,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer: Tokenizer = tokenizer
+        self._backend = _backend(tokenizer)
         self.text = _template_text(tokenizer)
         added = getattr(tokenizer, "added_tokens_decoder", {})
         # White-space tokens are ordinary text (a tab, a run of spaces): breaking them up would change clean text.
@@ -81,6 +82,7 @@ class ChatTemplate:
         self.protected = tuple(sorted({*self.control_tokens, *THINK_TAGS}, key=lambda s: (-len(s), s)))
         self._system_role = True
         self._scaffolds: dict[tuple[str, ...], list[str]] = {}
+        self._marks: dict[tuple[str, ...], list[int]] = {}
         self._probe()
 
     def head(self, messages: Sequence[ChatMessage]) -> str:
@@ -94,6 +96,22 @@ class ChatTemplate:
     def encode(self, head: str) -> list[int]:
         """Token ids of a rendered text; the control tokens in it are the template's own."""
         return self._encode(head.removesuffix(self.lead))
+
+    def encode_prompt(self, messages: Sequence[ChatMessage]) -> tuple[str, list[int]]:
+        """The head for *messages* and its token ids, whose only control tokens are the template's own.
+
+        Raises:
+            PromptRefused: As ``head`` and ``encode_text`` do.
+        """
+        try:
+            head = self.head(messages)
+        except PromptRefused:
+            self._check_each(messages)  # a control token typed by somebody is the better reason
+            raise
+        ids = self.encode(head)
+        if not self._comes_through(messages, head, ids):
+            self._check_each(messages)
+        return head, ids
 
     def encode_reply(self, text: str) -> list[int]:
         """Token ids of a reply and of the end-of-turn token, tokenised on their own.
@@ -142,10 +160,7 @@ class ChatTemplate:
     @cached_property
     def tokenizer_sha256(self) -> str:
         """Of the tokenizer as it works: vocabulary, merges, normaliser, added tokens."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise BaseRefused("this tokenizer has no fast (Rust) form: only tokenizer.json files are supported")
-        state = json.loads(backend.to_str())
+        state = json.loads(self._backend.to_str())
         state.pop("truncation", None)  # set per call by transformers: not what the tokenizer is
         state.pop("padding", None)
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
@@ -168,6 +183,27 @@ class ChatTemplate:
         return before_reply != after_reply and marked
 
     # -- how it is done
+
+    def _comes_through(self, messages: Sequence[ChatMessage], head: str, ids: Sequence[int]) -> bool:
+        """Whether the whole prompt decodes to itself with the template's control tokens alone.
+
+        Then so does each message in it. Where it does not, the tokenizer may only write spaces around control tokens.
+        """
+        marks = [i for i in ids if i in self._control_ids]
+        return marks == self._own_marks(messages) and self._decode(ids) == head.removesuffix(self.lead)
+
+    def _check_each(self, messages: Sequence[ChatMessage]) -> None:
+        for message in messages:
+            self.encode_text(message["content"])
+
+    def _own_marks(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The control tokens that the template itself writes around messages of these roles."""
+        chat = list(messages) if self._system_role else _folded(messages)
+        roles = tuple(message["role"] for message in chat)
+        if roles not in self._marks:
+            *before, _ = self._scaffold(roles)
+            self._marks[roles] = [i for i in self.encode(STAND_IN.join(before)) if i in self._control_ids]
+        return self._marks[roles]
 
     def _render(self, messages: Sequence[ChatMessage]) -> tuple[str, str]:
         """(head, tail): the text before and after the reply.
@@ -222,10 +258,11 @@ class ChatTemplate:
         return str(text)
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        """As transformers does it, without its detours, which take longer than the tokenizer."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        return str(self._backend.decode(ids, skip_special_tokens=False))
 
     def _probe(self) -> None:
         """Find out what the template does, or refuse it."""
@@ -265,6 +302,16 @@ class ChatTemplate:
                 faults.append(f"its control token of {len(token)} characters can be typed by a person")
         if faults:
             raise BaseRefused("this base model's tokenizer cannot be used safely", details=faults)
+
+
+def _backend(tokenizer: Any) -> Any:
+    """The Rust tokenizer inside *tokenizer*, set to encode whole texts as they are."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise BaseRefused("this tokenizer has no fast (Rust) form: only tokenizer.json files are supported")
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def _template_text(tokenizer: Any) -> str:

@@ -15,7 +15,7 @@ from prompt_format.contract import FORMAT_VERSION, Contract, GoldenPrompt, diffe
 from prompt_format.golden_threads import GOLDEN_THREADS
 from prompt_format.messages import Thread, canonical
 from prompt_format.persona import Persona, check_category
-from prompt_format.turns import current_session, merge_bursts
+from prompt_format.turns import Turn, current_session, merge_bursts
 from prompt_format.variants import DEFAULT_WINDOWS, VARIANTS, ChatMessage, one_line, speaker_label
 from prompt_format.window import Window, windows
 
@@ -58,6 +58,7 @@ class PromptFormat:
                     code="variant_not_supported",
                 )
             self.contract = self._contract()
+            self.digest = self.contract.digest
         except PromptRefused as error:
             raise BaseRefused(
                 f"this base model cannot carry the variant '{variant}': {error.message}", code=error.code
@@ -86,11 +87,17 @@ class PromptFormat:
                 check_category(thread.category)
             except ValueError as error:
                 raise PromptRefused(str(error), code="invalid_category") from None
-        session = current_session(merge_bursts(thread, self.window.burst_gap), self.window.session_gap)
-        for turns in windows(session, self.window):
-            messages = VARIANTS[self.variant](
-                self.persona, turns, thread.is_group, thread.category, self.template.protected
-            )
+        return self.prompt_after(merge_bursts(thread, self.window.burst_gap), thread.is_group, thread.category)
+
+    def prompt_after(self, turns: Sequence[Turn], is_group: bool = False, category: str | None = None) -> Prompt:
+        """The prompt for a thread whose turns are known: those that ``merge_bursts`` gives, the last one not mine.
+
+        Raises:
+            PromptRefused: If the template cannot carry the text, or too few tokens are allowed for any.
+        """
+        session = current_session(turns, self.window.session_gap)
+        for cut in windows(session, self.window):
+            messages = VARIANTS[self.variant](self.persona, cut, is_group, category, self.template.protected)
             prompt = self._encode(messages)
             if len(prompt.ids) <= self.window.tokens:
                 return prompt
@@ -105,11 +112,13 @@ class PromptFormat:
         Raises:
             PromptRefused: As ``prompt`` does; also if *reply* holds no text.
         """
-        bubbles = [bubble for bubble in map(canonical, reply) if bubble]
-        if not bubbles:
-            raise PromptRefused("the reply has no text: there is nothing to learn from it", code="no_reply")
-        content = one_line(self.persona, bubbles, self.template.protected)
-        return [*self.prompt(thread).messages, {"role": "assistant", "content": content}]
+        return [*self.prompt(thread).messages, self._answer(reply)]
+
+    def row_after(
+        self, turns: Sequence[Turn], reply: Sequence[str], is_group: bool = False, category: str | None = None
+    ) -> list[ChatMessage]:
+        """As ``row``, for a thread whose turns are known. Raises as ``prompt_after`` and ``row`` do."""
+        return [*self.prompt_after(turns, is_group, category).messages, self._answer(reply)]
 
     def encode_row(self, messages: Sequence[ChatMessage]) -> Example:
         """Token ids of a training row, as ``row`` makes them and datasets hold them.
@@ -155,11 +164,14 @@ class PromptFormat:
                 details=found,
             )
 
+    def _answer(self, reply: Sequence[str]) -> ChatMessage:
+        bubbles = [bubble for bubble in map(canonical, reply) if bubble]
+        if not bubbles:
+            raise PromptRefused("the reply has no text: there is nothing to learn from it", code="no_reply")
+        return {"role": "assistant", "content": one_line(self.persona, bubbles, self.template.protected)}
+
     def _encode(self, messages: Sequence[ChatMessage]) -> Prompt:
-        for message in messages:
-            self.template.encode_text(message["content"])  # refuses a typed control token
-        head = self.template.head(messages)
-        return Prompt(list(messages), head, self.template.encode(head))
+        return Prompt(list(messages), *self.template.encode_prompt(messages))
 
     def _contract(self) -> Contract:
         return Contract(

@@ -3,8 +3,8 @@
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -72,29 +72,49 @@ class Persona(BaseModel):
     style: Style | None = None
 
 
-def measure(replies: Sequence[Sequence[str]]) -> Style:
+class Observed(NamedTuple):
+    """What one reply says of a style: small, where the reply itself would be large."""
+
+    lower_case: bool
+    full_stop: bool
+    emoji: tuple[str, ...]
+    words: int
+    bubbles: int
+
+
+def observe(bubbles: Sequence[str]) -> Observed:
+    """One reply, measured."""
+    text = "\n".join(bubbles)
+    emoji = tuple(sorted(set(_EMOJI.findall(text)))) if not text.isascii() else ()
+    return Observed(text == text.lower(), text.endswith("."), emoji, len(text.split()), len(bubbles))
+
+
+def measure(replies: Iterable[Sequence[str]]) -> Style:
     """The style of *replies*, each a list of bubbles. Short replies count like any other: they are the voice.
 
     Raises:
         ValueError: If there are no replies.
     """
+    return style_of([observe(bubbles) for bubbles in replies])
+
+
+def style_of(replies: Sequence[Observed]) -> Style:
+    """The style of replies that have been observed. Raises as ``measure`` does."""
     if not replies:
         raise ValueError("no replies to measure a style on")
-    texts = ["\n".join(bubbles) for bubbles in replies]
-    emoji = [_EMOJI.findall(text) for text in texts]
-    favourites = Counter(found for row in emoji for found in set(row))
+    favourites = Counter(emoji for reply in replies for emoji in reply.emoji)
     ranked = sorted(favourites.items(), key=lambda item: (-item[1], item[0]))
 
-    def share(flags: Sequence[bool]) -> int:
-        return round(100 * sum(flags) / len(texts))
+    def share(flags: Iterable[bool]) -> int:
+        return round(100 * sum(flags) / len(replies))
 
     return Style(
-        lower_case=share([text == text.lower() for text in texts]),
-        full_stop=share([text.endswith(".") for text in texts]),
-        emoji=share([bool(row) for row in emoji]),
-        favourite_emoji=[found for found, _ in ranked[:3]],
-        words=round(statistics.median(len(text.split()) for text in texts)),
-        bubbles=round(10 * statistics.mean(len(bubbles) for bubbles in replies)),
+        lower_case=share(reply.lower_case for reply in replies),
+        full_stop=share(reply.full_stop for reply in replies),
+        emoji=share(bool(reply.emoji) for reply in replies),
+        favourite_emoji=[emoji for emoji, _ in ranked[:3]],
+        words=round(statistics.median(reply.words for reply in replies)),
+        bubbles=round(10 * statistics.mean(reply.bubbles for reply in replies)),
     )
 
 

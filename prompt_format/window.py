@@ -29,6 +29,11 @@ class Window(BaseModel):
     burst_minutes: float = Field(10, ge=0, le=A_YEAR, description="messages closer than this are one turn")
     session_minutes: float = Field(60, gt=0, le=A_YEAR, description="a longer silence ends the session")
 
+    def unreachable(self, count: int) -> int:
+        """How many turns at the head of a session of *count* are in no prompt; the start moves in steps."""
+        in_steps = -(-max(0, count - self.turns) // self.step) * self.step
+        return min(in_steps, max(0, count - 1))
+
     @property
     def burst_gap(self) -> timedelta:
         return timedelta(minutes=self.burst_minutes)
@@ -44,7 +49,7 @@ def windows(turns: Sequence[Turn], window: Window) -> Iterator[list[Turn]]:
     The caller takes the first one whose prompt has few enough tokens.
     """
     last = len(turns) - 1
-    starts = [*range(0, last, window.step), last]
+    starts = [*range(window.unreachable(len(turns)), last, window.step), last]
     for start in starts:
         cut = list(turns[start:])
         if len(cut) <= window.turns and _characters(cut) <= window.characters:
