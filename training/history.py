@@ -1,104 +1,203 @@
-"""``training import``: an export -> ``data/messages/NAME.jsonl`` and a coverage report."""
+"""``training import``: an export -> ``data/messages/NAME.jsonl`` and a coverage report.
+
+Every entry of the export is kept, skipped for a reason that is counted, or not understood and counted.
+"""
 
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from errors import DataRefused
-from training.private_files import replace_file
-from training.records import write_line
-from training.sources import SOURCES
+from training.identifiers import visible
+from training.people import People
+from training.private_files import sync_folder, write_synced
+from training.records import Record, to_line
+from training.sources.export import Damage, DamagedFile, Export
+from training.sources.options import Options
+from training.sources.outcome import Item, Note, NotUnderstood, Skipped
+from training.sources.registry import find
 
 WARN_ABOVE = 0.005
+_NAMED = 10  # so many of the entries not understood are named
 
 
 @dataclass
 class Coverage:
-    """What became of an export: every row is kept or counted here."""
+    """What became of an export. ``seen`` is always kept + skipped + not understood.
 
-    seen: int = 0
+    Attributes:
+        where: The first of the entries not understood.
+        damaged: Those of them that are files which could not be read (further), all of them.
+    """
+
+    source: str = ""
     kept: int = 0
     mine: int = 0
-    not_understood: list[str] = field(default_factory=list)
+    not_understood: int = 0
+    where: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
-    threads: set[str] = field(default_factory=set)
-    first: str | None = None
-    last: str | None = None
+    notes: list[str] = field(default_factory=list)
+    threads: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: datetime | None = None
+    last: datetime | None = None
+    people: People = field(default_factory=People)
+    _alike: dict[tuple[str, str, str, bool, str | None, str | None], int] = field(default_factory=dict)
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.kept += 1
-        self.mine += bool(row["from_me"])
-        self.kinds[row.get("kind", "text")] += 1
-        self.threads.add(row["thread_id"])
-        when = row.get("sent_at")
-        if when:
-            self.first = min(self.first or when, when)
-            self.last = max(self.last or when, when)
+    @property
+    def seen(self) -> int:
+        return self.kept + self.skipped.total() + self.not_understood
+
+    def count(self, item: Item) -> None:
+        """Take note of one item of a reader."""
+        match item:
+            case Record():
+                self.keep(item)
+            case Skipped():
+                self.skipped[item.reason] += 1
+            case NotUnderstood():
+                self.not_understood += 1
+                where = visible(item.where)  # file names may hold anything
+                self.where += [where][: _NAMED - len(self.where)]
+                self.damaged += [where] if isinstance(item, Damage) else []
+            case Note():
+                self.notes.append(visible(item.text))
+
+    def keep(self, record: Record) -> None:
+        """Take note of a record. It is counted by what it shares with others, which ``settle`` then takes apart."""
+        alike = (
+            record.thread_id,
+            record.thread_kind,
+            record.kind,
+            record.from_me,
+            record.sender_id,
+            record.sender_name,
+        )
+        self._alike[alike] = self._alike.get(alike, 0) + 1
+        when = record.sent_at
+        if when is not None:
+            if self.first is None or when < self.first:
+                self.first = when
+            if self.last is None or when > self.last:
+                self.last = when
+
+    def settle(self) -> None:
+        """Bring the numbers up to date; before it, those of records are not."""
+        for (thread, thread_kind, kind, from_me, sender, name), count in self._alike.items():
+            self.kept += count
+            self.mine += count * from_me
+            self.kinds[kind] += count
+            self.threads[thread, thread_kind] += count
+            if not from_me and sender is not None:
+                self.people.met(sender, name, thread_kind, count)
+        self._alike.clear()
 
     def as_json(self) -> dict[str, Any]:
+        kinds = Counter(kind for _, kind in self.threads)
         return {
-            "seen": self.seen, "kept": self.kept, "mine": self.mine, "threads": len(self.threads),
-            "first": self.first, "last": self.last, "kinds": dict(self.kinds),
-            "not_understood": len(self.not_understood), "examples": self.not_understood[:10],
+            "source": self.source, "seen": self.seen, "kept": self.kept, "mine": self.mine,
+            "share_mine": round(self.mine / self.kept, 4) if self.kept else 0.0,
+            "threads": len(self.threads), "direct": kinds["dm"], "groups": kinds["group"], "people": len(self.people),
+            "first": self.first.isoformat() if self.first else None,
+            "last": self.last.isoformat() if self.last else None,
+            "kinds": dict(self.kinds.most_common()), "skipped": dict(self.skipped.most_common()),
+            "not_understood": self.not_understood, "where": self.where, "damaged": self.damaged,
+            "notes": self.notes,
         }  # fmt: skip
 
     def lines(self) -> list[str]:
+        """The report for a terminal."""
+        kinds = Counter(kind for _, kind in self.threads)
         share = 100 * self.mine / max(self.kept, 1)
         text = [
-            f"{self.kept} of {self.seen} messages kept, {share:.0f} % of them mine, in {len(self.threads)} threads",
-            f"from {self.first or 'unknown'} to {self.last or 'unknown'}; "
-            + ", ".join(f"{kind} {count}" for kind, count in self.kinds.most_common()),
+            f"{self.source}: {self.seen:,} entries seen, {self.kept:,} kept, {share:.0f} % of them yours",
+            f"  conversations  {kinds['dm']} direct, {kinds['group']} groups, {len(self.people)} people",
+            f"  dates          {_day(self.first)} to {_day(self.last)}",
+            f"  kinds          {_counts(self.kinds)}",
         ]
-        if len(self.not_understood) > WARN_ABOVE * self.seen:
-            text.append(
-                f"WARNING: {len(self.not_understood)} rows were not understood, the first: {self.not_understood[0]}"
-            )
+        if self.skipped:
+            text.append(f"  skipped        {_counts(self.skipped)}")
+        text += [f"  note           {note}" for note in self.notes]
+        text += [f"  WARNING: {where}: messages are missing" for where in self.damaged]
+        if self.not_understood:
+            warning = "WARNING: " if self.not_understood > WARN_ABOVE * self.seen else ""
+            text.append(f"  {warning}not understood: {self.not_understood:,} of {self.seen:,}, such as {self.where[0]}")
         return text
 
 
-def import_messages(source: str, path: Path, me: str | None, out: Path) -> Coverage:
-    """Read *path* with the importer *source* and write *out* and its report, both or neither.
+def import_messages(source: str, path: Path, options: Options, out: Path) -> Coverage:
+    """Read the export at *path* with the importer *source* (or ``auto``) and write *out* and its report, or neither.
 
     Raises:
-        DataRefused: If the source is unknown, or nothing could be imported, or none of it is mine.
+        DataRefused: If the source is unknown, nothing could be imported, or none of it is mine.
     """
-    if source not in SOURCES:
-        raise DataRefused(
-            f"no importer '{source}' in this version; there are: {', '.join(SOURCES)}", code="unknown_source"
-        )
-    if not path.exists():
-        raise DataRefused(f"no export at '{path}'", code="no_such_file")
-    coverage = Coverage()
-    staged = out.with_name(f".staging-{out.name}-{os.getpid()}")
+    export = Export(path)
+    name, reader = find(source, export)
+    coverage = Coverage(name)
     out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    report = out.with_suffix(".report.json")
+    staged, staged_report = (path.with_name(f".staging-{path.name}-{os.getpid()}") for path in (out, report))
     try:
-        # Half a surrogate pair, which no UTF-8 file can hold, may stand in what is kept for reports: a sender's name.
-        with staged.open("x", encoding="utf-8", errors="replace") as file:
-            file.writelines(_kept(SOURCES[source](path, me), coverage))
-        if coverage.kept == 0:
-            raise DataRefused(f"nothing in '{path}' could be imported as {source}", code="no_messages")
-        if coverage.mine == 0:
-            raise DataRefused(
-                f"no message in '{path}' is yours: give --me your address or name as the export has it",
-                code="no_messages",
-            )
+        staged.unlink(missing_ok=True)  # of a killed process that had this one's number, as in containers
+        staged_report.unlink(missing_ok=True)
+        staged.touch(mode=0o600)
+        with staged.open("wb") as file:
+            file.writelines(_kept(reader.read(export, options), coverage))
+        for fault in export.unreadable:
+            coverage.count(Damage(fault))
+        _refuse_nothing(coverage, path)
+        written = json.dumps(coverage.as_json(), indent=1, ensure_ascii=False) + "\n"
+        write_synced(staged_report, written.encode(errors="replace"))
         os.replace(staged, out)
+        os.replace(staged_report, report)
     finally:
         staged.unlink(missing_ok=True)
-    report = json.dumps(coverage.as_json(), indent=1, ensure_ascii=False) + "\n"
-    replace_file(out.with_suffix(".report.json"), report.encode())
+        staged_report.unlink(missing_ok=True)
+    sync_folder(out.parent)
     return coverage
 
 
-def _kept(rows: Iterator[dict[str, Any] | str], coverage: Coverage) -> Iterator[str]:
-    for row in rows:
-        coverage.seen += 1
-        if isinstance(row, str):
-            coverage.not_understood.append(row)
-        else:
-            coverage.add(row)
-            yield write_line(row)
+def _kept(items: Iterator[Item], coverage: Coverage) -> Iterator[bytes]:
+    try:
+        for item in items:
+            if isinstance(item, Record):
+                coverage.keep(item)
+                yield to_line(item)
+            else:
+                coverage.count(item)
+    except DamagedFile as damaged:  # what came before it is whole
+        coverage.count(Damage(damaged.message))
+    coverage.settle()
+
+
+def _refuse_nothing(coverage: Coverage, path: Path) -> None:
+    if coverage.kept == 0:
+        raise DataRefused(
+            f"nothing in '{path}' could be imported as {coverage.source}",
+            code="no_messages",
+            details=[
+                *(f"skipped, {reason}: {count}" for reason, count in coverage.skipped.most_common()),
+                *(f"not understood: {where}" for where in dict.fromkeys([*coverage.where, *coverage.damaged])),
+                *coverage.notes,
+            ],
+        )
+    if coverage.mine == 0:
+        raise DataRefused(
+            f"no message in '{path}' is yours: give --me your address or name as the export has it",
+            code="no_messages",
+            details=[f"there are messages by {visible(name)}" for name in coverage.people.most_active(20)],
+        )
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counter.most_common())
+
+
+def _day(when: datetime | None) -> str:
+    return f"{when:%Y-%m-%d}" if when else "unknown"

@@ -1,14 +1,5 @@
-"""One file a source: an export of some program -> normalised records. ``SOURCES`` is the registry.
+"""One file a source: an export of some program -> normalised records. ``registry.SOURCES`` lists them.
 
-A reader takes the path and who "me" is, and yields each message as a dict of the normalised record, or for a row it
-does not understand a short reason that never repeats the row.
+``outcome`` is what readers yield, ``options`` what the user tells them, ``export`` and ``json_stream`` how files are
+read. A reader never guesses who "me" is: it is told, the export says so, or it asks.
 """
-
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
-from training.sources.jsonl import read_jsonl
-
-Reader = Callable[[Path, str | None], Iterator[dict[str, Any] | str]]
-SOURCES: dict[str, Reader] = {"jsonl": read_jsonl}
