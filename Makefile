@@ -31,14 +31,14 @@ demo: setup ## the whole loop on data/example: build, train, serve, reload, two 
 	$(PY) -m training.demo
 
 test: setup ## every test
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n auto --maxprocesses 4
 
 check: setup ## lint, format, types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 
-bench: setup ## benchmarks beside mlx_lm.server and mlx_lm.lora; writes docs/figures
+bench: setup ## speed: a training step beside mlx-lm's, a history of a million messages; writes docs/figures
 	$(PY) -m benchmarks.bench
 
 prove: setup ## reliability figures: kills, faults, overload, leaks; writes docs/figures

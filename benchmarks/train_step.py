@@ -1,4 +1,4 @@
-"""``make bench``: one optimizer step of ours beside mlx-lm's own, on the same rows, in one process.
+"""One optimizer step of ours beside mlx-lm's own, on the same rows, in one process.
 
 Both train the same LoRA (rank 16, every linear layer) on the starter with the same batches of the example dataset.
 mlx-lm's step is its ``default_loss`` under its own padding (to a multiple of 32), which projects every position to the
@@ -34,9 +34,11 @@ from benchmarks.figures import write_figures  # noqa: E402
 from prompt_format.chat_template import ChatTemplate  # noqa: E402
 from prompt_format.format import Example  # noqa: E402
 from training.config import TrainConfig, load_config  # noqa: E402
+from training.conversations import read_history  # noqa: E402
 from training.dataset import build  # noqa: E402
 from training.finetune import Run  # noqa: E402
 from training.lora import put_on  # noqa: E402
+from training.plan import Plan  # noqa: E402
 from training.reply_loss import reply_logits  # noqa: E402
 from training.rows import load_dataset  # noqa: E402
 
@@ -49,7 +51,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         template = ChatTemplate(load_base(config.model).tokenizer)
-        build([Path("data/example/messages.jsonl")], "Jo", template, data, ["raw_style_variable"])
+        build(read_history([Path("data/example/messages.jsonl")]), template, data, Plan("Jo", ["raw_style_variable"]))
         dataset = load_dataset(data / "raw_style_variable", template, config.max_tokens)
     rows = dataset.splits["train"]
     ours, theirs = _ours(config, rows), _theirs(config, rows)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ from prompt_format.chat_template import ChatTemplate
 from prompt_format.contract import Contract
 from prompt_format.persona import measure
 from prompt_format.variants import VARIANTS
-from prompt_format.window import Window
 from tests.tiny import conversation, files_in, files_no_larger_than, read_jsonl, record, write_jsonl
 from tests.toy_tokenizers import CHATML, byte_level, chat_template
-from training.dataset import LONG_REPLY, SPLITS, Built, _mend, build, read_history, split_pairs
-from training.pairs import Pair
+from training.chosen import choose
+from training.contacts import Contacts, load_contacts
+from training.conversations import read_history
+from training.dataset import build
+from training.dataset_files import Written, _mend
+from training.plan import Plan
+from training.selection import LONG, SPLITS, Limits
 
 Rows = Sequence[dict[str, Any]]
+Chosen = tuple[str, int, datetime | None, tuple[str, ...]]
 TWO_THREADS = [*conversation("0101", 20), *conversation("0102", 10)]
-RELATIONS = {"0101": "family", "+14025550102": "close friend"}
 LONG_WORDS = "we should really do that again soon"
 
 
@@ -31,28 +36,44 @@ def template() -> ChatTemplate:
     return ChatTemplate(byte_level())
 
 
-def built(folder: Path, rows: Rows = TWO_THREADS, variant: str = "raw_style", **options: Any) -> Built:
-    messages = write_jsonl(folder / "messages.jsonl", rows)
-    return build([messages], "Jo", template(), folder / "built", [variant], **options)[0]
+def related(folder: Path) -> Contacts:
+    """Two people with a relation: one by thread, one by sender."""
+    path = folder / "contacts.yaml"
+    path.write_text('"0101": {relation: family}\n"+14025550102": {relation: close friend}\n')
+    return load_contacts(path)
 
 
-def rows_of(found: Built) -> dict[str, list[Any]]:
+def built(folder: Path, rows: Rows = TWO_THREADS, variant: str = "raw_style", **options: Any) -> Written:
+    history = read_history([write_jsonl(folder / "messages.jsonl", rows)])
+    return build(history, template(), folder / "built", Plan("Jo", [variant], **options)).variants[0]
+
+
+def rows_of(found: Written) -> dict[str, list[Any]]:
     return {split: read_jsonl(found.folder / f"{split}.jsonl") for split in SPLITS}
 
 
-def summary_of(found: Built) -> dict[str, Any]:
+def summary_of(found: Written) -> dict[str, Any]:
     return json.loads((found.folder / "dataset.json").read_text())
 
 
-def splits_of(folder: Path, rows: Rows = TWO_THREADS) -> dict[str, list[Pair]]:
-    history = read_history([write_jsonl(folder / "messages.jsonl", rows)])
-    return split_pairs(history, {}, groups=False, window=Window())[0]
+def splits_of(folder: Path, rows: Rows = TWO_THREADS, **options: Any) -> dict[str, list[Chosen]]:
+    """For each split (thread, block, when the reply began, its bubbles) of every pair."""
+    chosen = choose(read_history([write_jsonl(folder / "messages.jsonl", rows)]), Plan("Jo", **options))
+    splits: dict[str, list[Chosen]] = {split: [] for split in SPLITS}
+    for number, turns in chosen.selection.splits.items():
+        conversation = chosen.conversation(number)
+        for answer in conversation.answers:
+            if answer.turn in turns:
+                turn = conversation.turns[answer.turn]
+                found = (chosen.keys[number][2], answer.block, turn.began, turn.bubbles)
+                splits[turns[answer.turn]].append(found)
+    return splits
 
 
-def moment_of(pair: Pair) -> tuple[str, str]:
+def moment_of(pair: Chosen) -> tuple[str, str]:
     """Thread and time of a reply, as its record has them."""
-    assert pair.at
-    return pair.thread_id, pair.at.isoformat().replace("+00:00", "Z")
+    assert pair[2]
+    return pair[0], pair[2].isoformat().replace("+00:00", "Z")
 
 
 # -- the split
@@ -62,8 +83,7 @@ def test_the_last_blocks_of_each_thread_are_held_out(tmp_path: Path) -> None:
     """A tenth of each thread's blocks, the last, is test; the tenth before it is valid; all earlier is train."""
     splits = splits_of(tmp_path)
     blocks = {
-        split: {(pair.thread_id, pair.block) for pair in pairs if pair.thread_id == "0101"}
-        for split, pairs in splits.items()
+        split: {(thread, block) for thread, block, _, _ in pairs if thread == "0101"} for split, pairs in splits.items()
     }
 
     assert {("0101", block) for block in range(16)} == blocks["train"]
@@ -74,7 +94,7 @@ def test_the_last_blocks_of_each_thread_are_held_out(tmp_path: Path) -> None:
 def test_every_reply_stands_in_one_split(tmp_path: Path) -> None:
     """None is lost, none is twice."""
     splits = splits_of(tmp_path)
-    found = [(pair.thread_id, pair.at) for pairs in splits.values() for pair in pairs]
+    found = [(thread, at) for pairs in splits.values() for thread, _, at, _ in pairs]
 
     assert len(TWO_THREADS) // 2 == len(found) == len(set(found))
 
@@ -83,7 +103,7 @@ def test_within_a_thread_time_goes_from_train_to_test(tmp_path: Path) -> None:
     """No reply that is trained on is newer than one that is held out."""
     splits = splits_of(tmp_path)
     for thread in ("0101", "0102"):
-        times = [[pair.at for pair in splits[split] if pair.thread_id == thread] for split in SPLITS]
+        times = [[at for whose, _, at, _ in splits[split] if at and whose == thread] for split in SPLITS]
         assert max(times[0]) < min(times[1]) <= max(times[1]) < min(times[2])
 
 
@@ -116,9 +136,11 @@ def test_a_long_reply_that_is_held_out_is_not_trained_on(tmp_path: Path, held_ou
 
 def test_a_short_reply_may_stand_in_every_split(tmp_path: Path) -> None:
     """Short replies are the voice, and are the same again and again."""
-    rows = [{**row, "text": "x" * (LONG_REPLY - 1) if row["from_me"] else row["text"]} for row in TWO_THREADS]
+    rows = [{**row, "text": "x" * (LONG - 1) if row["from_me"] else row["text"]} for row in TWO_THREADS]
 
-    assert len(TWO_THREADS) // 2 == sum(built(tmp_path, rows).counts.values())
+    found = built(tmp_path, rows, limits=Limits(per_reply=1))
+
+    assert len(TWO_THREADS) // 2 == sum(found.counts.values())
 
 
 @pytest.mark.parametrize(
@@ -149,7 +171,7 @@ def test_every_message_left_out_is_counted(tmp_path: Path) -> None:
     dropped = summary_of(built(tmp_path, [*TWO_THREADS, *more]))["dropped"]
 
     assert {
-        "answers_media": 1, "group_thread": 1, "not_my_words": 1, "not_text: media": 1, "not_understood": 1,
+        "answers_media": 1, "group_thread": 2, "not_my_words": 1, "not_text: media": 1, "not_understood": 1,
     } == {reason: count for reason, count in dropped.items() if count}  # fmt: skip
 
 
@@ -164,8 +186,8 @@ def test_a_reply_that_no_prompt_can_carry_is_counted(tmp_path: Path) -> None:
     """One to a text that the chat template changes is left out under the refusal's code."""
     rows = [*TWO_THREADS[:-2], {**TWO_THREADS[-2], "text": "a zebra?"}, TWO_THREADS[-1]]
     rewrites = ChatTemplate(byte_level(CHATML.replace("m.content", "m.content | replace('zebra', 'horse')")))
-    messages = write_jsonl(tmp_path / "messages.jsonl", rows)
-    (found,) = build([messages], "Jo", rewrites, tmp_path / "built", ["raw_style"])
+    history = read_history([write_jsonl(tmp_path / "messages.jsonl", rows)])
+    (found,) = build(history, rewrites, tmp_path / "built", Plan("Jo", ["raw_style"])).variants
 
     assert len(TWO_THREADS) // 2 - 1 == sum(found.counts.values())
     assert 1 == summary_of(found)["dropped"]["refused: template_loses_text"]
@@ -175,8 +197,9 @@ def test_overlapping_files_count_a_message_once(tmp_path: Path) -> None:
     """Two exports of one history, the second longer, give the same rows as the second alone."""
     first = write_jsonl(tmp_path / "a.jsonl", TWO_THREADS[:40])
     second = write_jsonl(tmp_path / "b.jsonl", TWO_THREADS)
-    once = build([second], "Jo", template(), tmp_path / "once", ["raw_style"])[0]
-    twice = build([first, second], "Jo", template(), tmp_path / "twice", ["raw_style"])[0]
+    plan = Plan("Jo", ["raw_style"])
+    (once,) = build(read_history([second]), template(), tmp_path / "once", plan).variants
+    (twice,) = build(read_history([first, second]), template(), tmp_path / "twice", plan).variants
 
     assert files_in(once.folder, but=["dataset.json"]) == files_in(twice.folder, but=["dataset.json"])
     assert 40 == summary_of(twice)["dropped"]["in_an_earlier_file"]
@@ -233,7 +256,7 @@ def test_the_style_is_measured_on_train_alone(tmp_path: Path) -> None:
 
     assert "NO WAY" in (found.folder / "test.jsonl").read_text()
     persona = summary_of(found)["contract"]["persona"]
-    assert measure([p.reply for p in splits_of(tmp_path, rows)["train"]]).model_dump() == persona["style"]
+    assert measure([bubbles for *_, bubbles in splits_of(tmp_path, rows)["train"]]).model_dump() == persona["style"]
     assert (100, 0) == (persona["style"]["lower_case"], persona["style"]["emoji"])
 
 
@@ -253,7 +276,7 @@ def test_a_build_replaces_the_one_before(tmp_path: Path) -> None:
     found = built(tmp_path, conversation("0103", 4))
 
     assert {"train.jsonl", "valid.jsonl", "test.jsonl", "dataset.json"} == set(files_in(found.folder))
-    assert ["raw_style"] == [path.name for path in (tmp_path / "built").iterdir()]
+    assert {"raw_style", "report.html"} == {path.name for path in (tmp_path / "built").iterdir()}
 
 
 def test_a_dataset_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -269,19 +292,21 @@ def test_a_dataset_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_without_a_choice_each_variant_that_holds_data_is_built(tmp_path: Path) -> None:
     """category_aware only where relations are known; those a template cannot express are left out."""
-    messages = write_jsonl(tmp_path / "messages.jsonl", TWO_THREADS)
-    out = tmp_path / "built"
+    history = read_history([write_jsonl(tmp_path / "messages.jsonl", TWO_THREADS)])
+    no_speakers = chat_template("plain_text_markers_on_one_line")
     transcripts = ["raw_style", "raw_style_variable"]
 
-    assert [*transcripts, "turns"] == [found.variant for found in build([messages], "Jo", template(), out)]
-    assert list(VARIANTS) == [found.variant for found in build([messages], "Jo", template(), out, relations=RELATIONS)]
-    no_speakers = chat_template("plain_text_markers_on_one_line")
-    assert transcripts == [found.variant for found in build([messages], "Jo", no_speakers, tmp_path / "other")]
+    def variants(template: ChatTemplate, **options: Any) -> list[str]:
+        return [found.variant for found in build(history, template, tmp_path / "built", Plan("Jo", **options)).variants]
+
+    assert [*transcripts, "turns"] == variants(template())
+    assert list(VARIANTS) == variants(template(), contacts=related(tmp_path))
+    assert transcripts == variants(no_speakers)
 
 
 def test_the_relation_comes_from_thread_or_sender(tmp_path: Path) -> None:
     """Whichever of the two the contacts name."""
-    found = rows_of(built(tmp_path, variant="category_aware", relations=RELATIONS))["train"]
+    found = rows_of(built(tmp_path, variant="category_aware", contacts=related(tmp_path)))["train"]
     systems = {row["messages"][0]["content"].partition(".")[0] for row in found}
 
     assert {"You are Jo, texting with family", "You are Jo, texting with close friend"} == systems
@@ -304,7 +329,7 @@ FAILURES = {
     "a name that is a label": ({"name": "Them"}, "'Them' is what prompts call the other side"),
     "a name of marks": ({"name": "Jo: "}, "a persona's name is one or more words"),
     "an unknown variant": ({"variants": ["raw"]}, "no variant named 'raw'; there are: raw_style, "),
-    "no relations": ({"variants": ["category_aware"]}, "give --contacts contacts.yaml"),
+    "no relations": ({"variants": ["category_aware"]}, "write it into contacts.yaml .--contacts."),
 }
 
 
@@ -320,18 +345,19 @@ def test_a_build_that_is_refused_writes_nothing(tmp_path: Path, case: str) -> No
     paths = [tmp_path / name for name in options.get("paths", ["messages.jsonl"])]
 
     with pytest.raises(DataRefused, match=message):
-        build(paths, options.get("name", "Jo"), template(), tmp_path / "built", options.get("variants", ()))
+        plan = Plan(options.get("name", "Jo"), options.get("variants", ()))
+        build(read_history(paths), template(), tmp_path / "built", plan)
     assert before == files_in(tmp_path / "built")
-    assert ["raw_style"] == [path.name for path in (tmp_path / "built").iterdir()]
+    assert {"raw_style", "report.html"} == {path.name for path in (tmp_path / "built").iterdir()}
 
 
 def test_a_variant_that_was_asked_for_and_cannot_be_is_refused(tmp_path: Path) -> None:
     """Nothing is written, not even the other variant that was asked for."""
-    messages = write_jsonl(tmp_path / "messages.jsonl", TWO_THREADS)
+    history = read_history([write_jsonl(tmp_path / "messages.jsonl", TWO_THREADS)])
     template = chat_template("plain_text_markers_on_one_line")
 
     with pytest.raises(BaseRefused, match="does not mark who speaks"):
-        build([messages], "Jo", template, tmp_path / "built", ["raw_style", "turns"])
+        build(history, template, tmp_path / "built", Plan("Jo", ["raw_style", "turns"]))
     assert not (tmp_path / "built").exists()
 
 
@@ -339,12 +365,12 @@ def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path: Path) -> None:
     """The system refuses to write a file of the size of the new rows: the old ones stay, and no staging folder."""
     found = built(tmp_path, conversation("0103", 4))
     before = files_in(found.folder)
-    messages = write_jsonl(tmp_path / "messages.jsonl", TWO_THREADS)
+    history = read_history([write_jsonl(tmp_path / "messages.jsonl", TWO_THREADS)])
 
     with files_no_larger_than(len(before["train.jsonl"])), pytest.raises(OSError, match="File too large"):
-        build([messages], "Jo", template(), tmp_path / "built", ["raw_style"])
+        build(history, template(), tmp_path / "built", Plan("Jo", ["raw_style"]))
     assert before == files_in(found.folder)
-    assert ["raw_style"] == [path.name for path in (tmp_path / "built").iterdir()]
+    assert {"raw_style", "report.html"} == {path.name for path in (tmp_path / "built").iterdir()}
 
 
 def test_a_leftover_of_a_killed_build_is_no_obstacle(tmp_path: Path) -> None:
@@ -356,7 +382,7 @@ def test_a_leftover_of_a_killed_build_is_no_obstacle(tmp_path: Path) -> None:
     built(tmp_path)
     built(tmp_path)
 
-    assert ["raw_style"] == [path.name for path in (tmp_path / "built").iterdir()]
+    assert {"raw_style", "report.html"} == {path.name for path in (tmp_path / "built").iterdir()}
 
 
 def test_a_killed_build_is_mended_by_the_next(tmp_path: Path) -> None:

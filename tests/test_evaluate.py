@@ -132,5 +132,5 @@ def test_the_same_weights_give_the_same_numbers(model: Any, dataset: Dataset, ve
 def test_samples_show_what_was_asked_and_answered(dataset: Dataset, verdict: Verdict) -> None:
     """One for each held-out row of so few: the question without its label, and the real bubbles."""
     assert len(dataset.splits["test"]) == len(verdict.samples)
-    assert all(re.fullmatch(r"[^:]* 2\.[01] 010[12]", sample.asked) for sample in verdict.samples)
+    assert all(re.fullmatch(r"[^:]* 2\.[01] of 010[12]", sample.asked) for sample in verdict.samples)
     assert [row[-1]["content"] for row in dataset.messages["test"]] == [" / ".join(s.real) for s in verdict.samples]

@@ -2,18 +2,23 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
-from prompt_format.messages import Message
+from prompt_format.messages import Message, Thread
 from prompt_format.window import Window
 from tests.tiny import BEGAN, record
-from training.pairs import MAX_REPLY_CHARACTERS, Pair, reply_pairs
+from training.filters import MAX_REPLY_CHARACTERS
+from training.pairs import read_conversation
+from training.privacy.rules import Rules
 from training.records import Record
 
 HOUR = 60.0
+NO_RULES = Rules(is_on=False)
 
 
 def them(minute: float, text: str, **more: Any) -> dict[str, Any]:
@@ -24,12 +29,31 @@ def me(minute: float, text: str, **more: Any) -> dict[str, Any]:
     return record("0101", minute, True, text, **more)
 
 
-def pairs_of(rows: Sequence[dict[str, Any]], **options: Any) -> tuple[list[Pair], dict[str, int]]:
-    """(pairs, how many were left out by reason)."""
-    dropped: Counter[str] = Counter()
-    records = [Record.model_validate({"order": number, **row}) for number, row in enumerate(rows)]
-    found = reply_pairs(records, options.get("category"), options.get("window", Window()), dropped)
-    return found, {reason: count for reason, count in dropped.items() if count}
+@dataclass(frozen=True)
+class Pair:
+    """A reply that can be learnt, as the file's tests look at it."""
+
+    context: Thread
+    reply: tuple[str, ...]
+    at: datetime | None
+    block: int
+
+
+def pairs_of(
+    rows: Sequence[dict[str, Any]], category: str | None = None, rules: Rules = NO_RULES
+) -> tuple[list[Pair], dict[str, int]]:
+    """(pairs, how many messages and replies were left out by reason)."""
+    records = [msgspec.convert({"order": number, **row}, Record) for number, row in enumerate(rows)]
+    records.sort(key=lambda record: (record.sent_at or BEGAN, record.order))
+    found = read_conversation(records, category, Window(), rules)
+    dropped = Counter(found.dropped)
+    dropped.update(answer.why_not for answer in found.answers if answer.why_not)
+    pairs = [
+        Pair(found.context(one), found.turns[one.turn].bubbles, found.turns[one.turn].began, one.block)
+        for one in found.answers
+        if one.why_not is None
+    ]
+    return pairs, dict(dropped)
 
 
 def said(pairs: Sequence[Pair]) -> list[tuple[list[str], list[str]]]:
@@ -59,11 +83,11 @@ def test_what_i_say_unasked_is_no_reply() -> None:
 
 
 def test_a_pair_knows_where_it_comes_from() -> None:
-    """Its thread, the time at which the reply began, the kind of thread and the relation."""
+    """The time at which the reply began, the kind of thread and the relation."""
     rows = [them(0, "home yet?", thread_kind="group"), me(1, "ya"), me(2, "now")]
-    (pair,), _ = pairs_of(rows, category="family")
+    (pair,), _ = pairs_of(rows, "family")
 
-    assert ("0101", datetime(2026, 1, 5, 9, 1, tzinfo=UTC)) == (pair.thread_id, pair.at)
+    assert datetime(2026, 1, 5, 9, 1, tzinfo=UTC) == pair.at
     assert (True, "family") == (pair.context.is_group, pair.context.category)
     assert (Message("home yet?", False, "+14025550101", BEGAN),) == pair.context.messages
 
@@ -179,14 +203,49 @@ def test_a_silence_begins_a_new_block(second: list[dict[str, Any]], blocks: list
     assert blocks == [pair.block for pair in found]
 
 
-def test_the_prompt_of_a_pair_never_reaches_into_the_block_before() -> None:
-    """Between two blocks lies a silence that also ends the session which prompts are cut from."""
+def test_the_context_of_a_pair_is_the_session_before_it() -> None:
+    """No prompt reaches further back: a silence lies between."""
     rows = [them(0, "home yet?"), me(1, "ya"), them(HOUR + 2, "want tea"), me(HOUR + 3, "ok")]
-    _, second = pairs_of(rows)[0]
-    before = second.context.messages[-2]
 
-    assert (1, "ya") == (second.block, before.text)
-    assert second.context.messages[-1].sent_at - before.sent_at > Window().session_gap
+    assert [(["home yet?"], ["ya"]), (["want tea"], ["ok"])] == said(pairs_of(rows)[0])
+
+
+def test_a_late_reply_has_the_session_it_answers_as_context() -> None:
+    """And what follows it begins with the reply."""
+    rows = [them(0, "home yet?"), me(1, "ya"), them(2, "want tea"), me(5 * HOUR, "ok"), them(5 * HOUR + 1, "now?")]
+    found = pairs_of([*rows, me(5 * HOUR + 2, "sure")])[0]
+
+    assert (["home yet?", "ya", "want tea"], ["ok"]) == said(found)[1]
+    assert (["ok", "now?"], ["sure"]) == said(found)[2]
+
+
+def test_a_reply_that_says_it_answers_something_earlier_is_left_out() -> None:
+    """An explicit link beats what stands just before."""
+    rows = [
+        them(0, "want tea", source_id="a"), me(1, "no"), them(2, "who won", source_id="b"),
+        me(3, "ok then", reply_to="a"),
+    ]  # fmt: skip
+    linked = [*rows[:3], me(3, "we did", reply_to="b")]
+
+    assert {"answers_something_earlier": 1} == pairs_of(rows)[1]
+    assert (["want tea", "no", "who won"], ["we did"]) == said(pairs_of(linked)[0])[1]
+
+
+def test_in_a_group_only_a_quick_or_linked_reply_is_a_reply() -> None:
+    """With many speaking at once, what stands just before need not be what is answered."""
+
+    def group(minute: float, **more: Any) -> dict[str, int]:
+        rows = [them(0, "who won", source_id="a"), me(minute, "we did", **more)]
+        return pairs_of([{**row, "thread_kind": "group"} for row in rows])[1]
+
+    assert ({}, {"too_late_in_a_group": 1}, {}) == (group(2), group(3), group(3, reply_to="a"))
+
+
+def test_the_parts_of_a_message_are_bubbles() -> None:
+    """One source message can hold several."""
+    rows = [them(0, "look\nhere", parts=["look", "here"]), me(1, "ya\nnice", parts=["ya", "nice"])]
+
+    assert [(["look", "here"], ["ya", "nice"])] == said(pairs_of(rows)[0])
 
 
 def test_in_a_group_two_people_are_two_turns() -> None:

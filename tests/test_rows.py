@@ -14,8 +14,11 @@ from errors import DataRefused
 from prompt_format.chat_template import ChatTemplate
 from tests.tiny import conversation, read_jsonl, tiny_dataset, write_jsonl
 from tests.toy_tokenizers import CHATML, byte_level, chat_template
-from training.dataset import SPLITS, build
+from training.conversations import read_history
+from training.dataset import build
+from training.plan import Plan
 from training.rows import load_dataset
+from training.selection import SPLITS
 
 
 @cache
@@ -91,7 +94,7 @@ def test_a_reply_that_is_too_long_is_left_out_and_counted(tmp_path: Path) -> Non
     rows = conversation("0101", 12)
     rows[1]["text"] = "x" * 200
     messages = write_jsonl(tmp_path / "messages.jsonl", rows)
-    (found,) = build([messages], "Jo", template(), tmp_path, ["raw_style"])
+    (found,) = build(read_history([messages]), template(), tmp_path, Plan("Jo", ["raw_style"])).variants
     dataset = load_dataset(found.folder, template(), 120)
 
     assert (1, 19, 19) == (dataset.refused, len(dataset.splits["train"]), len(dataset.messages["train"]))

@@ -108,13 +108,16 @@ def test_build_that_cannot_be(
 
 
 def test_build_says_how_much_it_wrote(capsys: pytest.CaptureFixture[str], home: Path) -> None:
-    """A line for each variant, and files that only their owner can read."""
+    """What silences there were and what was left out, a line for each variant, and files for their owner alone."""
     code = main(["build", "messages.jsonl", "--name", "Jo", "--model", "model", "-o", "out"])
     lines = capsys.readouterr().out.splitlines()
 
     assert 0 == code
-    assert "raw_style            4 train, 2 valid, 2 test  (out/raw_style)" == lines[0]
-    assert ["raw_style", "raw_style_variable", "turns"] == [line.split()[0] for line in lines]
+    assert "raw_style            4 train, 2 valid, 2 test  (out/raw_style)" == lines[-4]
+    assert ["raw_style", "raw_style_variable", "turns", "look"] == [line.split()[0] for line in lines[-4:]]
+    assert "look at it: out/report.html" == lines[-1]
+    assert lines[0].startswith("silence between turns") and any("60 min" in line and "used" in line for line in lines)
+    assert {"conversations 1, contacts 1, wholly held out 0", "left out: nothing", "masked: nothing"} <= set(lines)
     assert {0o600} == {path.stat().st_mode & 0o777 for path in Path("out").rglob("*") if path.is_file()}
 
 
@@ -244,14 +247,20 @@ def test_commands_about_what_is_not_there(
 
 
 def test_import_says_what_it_kept(capsys: pytest.CaptureFixture[str], home: Path) -> None:
-    """And where it wrote."""
+    """And where it wrote: the messages, the report, and who is new among the contacts."""
     code = main(["import", "jsonl", "messages.jsonl"])
 
-    assert (0, 2) == (code, len(list((home / "data" / "messages").iterdir())))
+    assert 0 == code
+    assert {"messages.jsonl", "messages.report.json", "contacts.yaml"} == {
+        path.name for path in (home / "data" / "messages").iterdir()
+    }
     assert [
-        "16 of 16 messages kept, 50 % of them mine, in 1 threads",
-        "from 2026-01-05T09:00:00Z to 2026-01-08T09:04:00Z; text 16",
+        "jsonl: 16 entries seen, 16 kept, 50 % of them yours",
+        "  conversations  1 direct, 0 groups, 1 people",
+        "  dates          2026-01-05 to 2026-01-08",
+        "  kinds          text 16",
         "written: data/messages/messages.jsonl and data/messages/messages.report.json",
+        "people: 1 new in data/messages/contacts.yaml: give them a relation there for the variant category_aware",
     ] == capsys.readouterr().out.splitlines()
 
 

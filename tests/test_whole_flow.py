@@ -13,15 +13,18 @@ from starlette.testclient import TestClient
 from base_model.resolve import STARTER
 from base_model.tokenizer import load_tokenizer
 from prompt_format.chat_template import ChatTemplate
-from prompt_format.window import Window
 from service.app import create_app, with_doors
 from service.engine import Engine
 from service.mlx_device import MlxDevice
 from service.settings import Settings
+from training.chosen import choose
 from training.config import TrainConfig
-from training.dataset import build, read_history, split_pairs
+from training.conversations import read_history
+from training.dataset import build
 from training.history import import_messages
+from training.plan import Plan
 from training.rows import load_dataset
+from training.sources.options import Options
 from training.train import train
 
 HOST = "127.0.0.1:8000"
@@ -34,7 +37,7 @@ def messages(tmp_path: Path) -> Path:
     lines = Path("data/example/messages.jsonl").read_text().splitlines()
     some = [line for line in lines if json.loads(line)["thread_id"] == "theo"][:160]
     (tmp_path / "export.jsonl").write_text("\n".join(some))
-    import_messages("jsonl", tmp_path / "export.jsonl", None, tmp_path / "messages.jsonl")
+    import_messages("jsonl", tmp_path / "export.jsonl", Options(), tmp_path / "messages.jsonl")
     return tmp_path / "messages.jsonl"
 
 
@@ -50,13 +53,14 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
 def test_history_becomes_a_voice_while_the_service_runs(tmp_path: Path, messages: Path, client: TestClient) -> None:
     """The same thread is answered by the base, then by what was trained meanwhile; the prompt is the row's prompt."""
     template = ChatTemplate(load_tokenizer(STARTER))
-    build([messages], "Jo", template, tmp_path, [VARIANT])
+    history, plan = read_history([messages]), Plan("Jo", [VARIANT])
+    build(history, template, tmp_path, plan)
     dataset = load_dataset(tmp_path / VARIANT, template, 512)
-    pair, example = split_pairs(read_history([messages]), {}, False, Window())[0]["test"][0], dataset.splits["test"][0]
+    (context, _), example = next(choose(history, plan).pairs("test")), dataset.splits["test"][0]
     thread = {
         "messages": [
             {"from_me": m.from_me, "text": m.text, "sender": m.sender, "sent_at": m.sent_at.isoformat()}
-            for m in pair.context.messages
+            for m in context.messages
             if m.sent_at
         ],
         "temperature": 0,

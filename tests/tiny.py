@@ -22,7 +22,10 @@ from prompt_format.manifest import BaseIdentity, Data, Gate, Lora, Training
 from prompt_format.persona import Persona
 from prompt_format.window import Window
 from tests.toy_tokenizers import byte_level
-from training.dataset import Built, build
+from training.conversations import read_history
+from training.dataset import build
+from training.dataset_files import Written
+from training.plan import Plan
 from training.publish import Candidate
 
 BEGAN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -50,7 +53,7 @@ def conversation(thread: str, blocks: int, *, first_day: int = 0) -> list[dict[s
     for block in range(blocks):
         start = (first_day + block) * 1440.0
         for number in range(2):
-            asked = f"{pick.choice(ASKED)} {block}.{number} {thread}"
+            asked = f"{pick.choice(ASKED)} {block}.{number} of {thread}"
             rows.append(record(thread, start + 3 * number, False, asked))
             rows.append(record(thread, start + 3 * number + 1, True, pick.choice(ANSWERED)))
     return rows
@@ -66,11 +69,12 @@ def read_jsonl(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def tiny_dataset(folder: Path, variant: str = "raw_style", *, blocks: int = 12, window: Window = SHORT) -> Built:
+def tiny_dataset(folder: Path, variant: str = "raw_style", *, blocks: int = 12, window: Window = SHORT) -> Written:
     """A dataset of two threads in *folder*/<variant>, for the tokenizer of ``tiny_model``."""
     rows = [*conversation("0101", blocks), *conversation("0102", blocks)]
     messages = write_jsonl(folder / "messages.jsonl", rows)
-    return build([messages], "Jo", ChatTemplate(byte_level()), folder, [variant], window=window)[0]
+    plan = Plan("Jo", [variant], window=window, workers=1)
+    return build(read_history([messages]), ChatTemplate(byte_level()), folder, plan).variants[0]
 
 
 # -- a model

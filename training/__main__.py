@@ -7,17 +7,27 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import phonenumbers
 
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
 from errors import ConfigRefused, DataRefused, SamevoiceError, exit_code, internal_failure
+from prompt_format.window import A_YEAR
 from training.private_files import PRIVATE_UMASK
+
+if TYPE_CHECKING:
+    from training.plan import Plan
 
 STORE = Path(os.environ.get("SAMEVOICE_ADAPTERS", "adapters"))
 STARTER = "base_model/starter"
+CONTACTS = "contacts.yaml"
+BLOCK_LIST = "block_list.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,29 +57,68 @@ def say(line: str) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
+    from training.contacts import add_people
     from training.history import import_messages
+    from training.sources.options import Options
 
     out = options.output or Path("data/messages") / f"{options.path.stem}.jsonl"
-    coverage = import_messages(options.source, options.path, options.me, out)
+    contacts = options.contacts or out.with_name(CONTACTS)
+    told = Options(tuple(options.me), options.region, options.tz, options.day_first, dict(options.column))
+    coverage = import_messages(options.source, options.path, told, out)
     say("\n".join([*coverage.lines(), f"written: {out} and {out.with_suffix('.report.json')}"]))
+    added = add_people(contacts, coverage.people, coverage.source, options.region)
+    if added:
+        say(f"people: {added} new in {contacts}: give them a relation there for the variant category_aware")
 
 
 def run_build(options: argparse.Namespace) -> None:
     from base_model.resolve import resolve
     from base_model.tokenizer import load_tokenizer
     from prompt_format.chat_template import ChatTemplate
-    from training.contacts import load_relations
-    from training.dataset import build, read_history
+    from training.conversations import read_history
+    from training.dataset import build
 
+    plan = _plan(options)
     stay_offline(hub_allowed=is_hub_id(options.model))
-    read_history(options.messages)  # what is wrong with the messages is said before a tokenizer is loaded
-    relations = load_relations(options.contacts) if options.contacts else {}
+    history = read_history(options.messages, plan.since)  # what is wrong here is said before a tokenizer is loaded
     template = ChatTemplate(load_tokenizer(resolve(options.model)))
-    for built in build(
-        options.messages, options.name, template, options.output, options.variant, relations, options.groups
-    ):
-        counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
-        say(f"{built.variant:20} {counts}  ({built.folder})")
+    built = build(history, template, options.output, plan)
+    say("\n".join(built.statistics.lines(plan.gaps.session_minutes)))
+    for variant in built.variants:
+        counts = ", ".join(f"{count} {split}" for split, count in variant.counts.items())
+        say(f"{variant.variant:20} {counts}  ({variant.folder})")
+    say(f"look at it: {built.report}")
+
+
+def _plan(options: argparse.Namespace) -> "Plan":
+    """What the options of ``build`` ask for. Files beside the messages are used where none are named."""
+    from training.contacts import Contacts, load_contacts
+    from training.plan import Plan
+    from training.privacy.block_list import load_block_list
+    from training.privacy.rules import Rules
+    from training.selection import Limits
+
+    contacts = _beside(options.contacts, options.messages, CONTACTS)
+    blocked = _beside(options.block_list, options.messages, BLOCK_LIST)
+    return Plan(
+        name=options.name,
+        variants=options.variant,
+        contacts=load_contacts(contacts, options.region) if contacts else Contacts(),
+        groups=options.groups,
+        since=options.since,
+        session_minutes=options.session_gap,
+        burst_minutes=options.burst_gap,
+        limits=Limits(per_contact=options.per_contact, per_reply=options.per_reply / 100),
+        rules=Rules(options.region, load_block_list(blocked) if blocked else None, not options.keep_private),
+        workers=options.workers,
+    )
+
+
+def _beside(given: Path | None, messages: Sequence[Path], name: str) -> Path | None:
+    if given is not None or not messages:
+        return given
+    found = messages[0].with_name(name)
+    return found if found.is_file() else None
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -164,6 +213,45 @@ def _steps(text: str) -> int:
     return int(text)
 
 
+def _region(text: str) -> str:
+    if text.upper() not in phonenumbers.SUPPORTED_REGIONS:
+        raise argparse.ArgumentTypeError("a country in two letters, for example US")
+    return text.upper()
+
+
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise argparse.ArgumentTypeError("no such time zone; for example Europe/Paris") from None
+
+
+def _column(text: str) -> tuple[str, str]:
+    field, sign, column = text.partition("=")
+    if not sign or not field or not column:
+        raise argparse.ArgumentTypeError("FIELD=COLUMN, for example text=Message")
+    return field, column
+
+
+def _day(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError("a day, for example 2024-12-31") from None
+
+
+def _minutes(text: str) -> float:
+    if not 0 < float(text) <= A_YEAR:
+        raise argparse.ArgumentTypeError("minutes, more than 0")
+    return float(text)
+
+
+def _share(text: str) -> float:
+    if not 0 < float(text) <= 100:
+        raise argparse.ArgumentTypeError("a percentage")
+    return float(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Message history -> dataset -> adapter.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -173,10 +261,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_import(commands: Any) -> None:
+    from training.sources.registry import SOURCES
+
     command = commands.add_parser("import", help="an export -> data/messages/NAME.jsonl and a coverage report")
-    command.add_argument("source", metavar="SOURCE", help="jsonl (other sources are not built yet)")
-    command.add_argument("path", type=Path, metavar="PATH")
-    command.add_argument("--me", help="your address or name, as the export has it")
+    command.add_argument("source", metavar="SOURCE", help=f"auto, or one of {', '.join(SOURCES)}")
+    command.add_argument("path", type=Path, metavar="PATH", help="a file, a folder or a zip")
+    command.add_argument("--me", action="append", default=[], help="your address or name, as the export has it")
+    command.add_argument("--region", type=_region, help="country of numbers without a country code, for example US")
+    command.add_argument("--tz", type=_zone, help="time zone of exports that name none; default: this computer's")
+    command.add_argument("--day-first", action=argparse.BooleanOptionalAction, help="is 3/4 the third of April")
+    command.add_argument(
+        "--column", type=_column, action="append", default=[], metavar="FIELD=COLUMN", help="of tables"
+    )
+    command.add_argument("--contacts", type=Path, help=f"new people go here; default: {CONTACTS} beside the output")
     command.add_argument("-o", "--output", type=Path, help="default: data/messages/<file>.jsonl")
     command.set_defaults(run=run_import)
 
@@ -187,8 +284,17 @@ def _add_build(commands: Any) -> None:
     command.add_argument("--name", required=True, help="your name, as prompts label your turns")
     command.add_argument("--variant", action="append", default=[], help="default: each that holds data")
     command.add_argument("--model", default=STARTER, help="the base model whose tokenizer and template are used")
-    command.add_argument("--contacts", type=Path, help="contacts.yaml: relations, for category_aware")
+    command.add_argument("--contacts", type=Path, help=f"who is who; default: {CONTACTS} beside the messages")
+    command.add_argument("--block-list", type=Path, help=f"what to leave out; default: {BLOCK_LIST} beside")
     command.add_argument("--groups", action="store_true", help="learn from group chats too")
+    command.add_argument("--since", type=_day, metavar="YYYY-MM-DD", help="leave out what was written before")
+    command.add_argument("--session-gap", type=_minutes, metavar="MIN", help="silence that ends a session; default 60")
+    command.add_argument("--burst-gap", type=_minutes, metavar="MIN", help="silence that ends a turn; default 10")
+    command.add_argument("--per-contact", type=_steps, default=2000, help="replies to one contact, at most")
+    command.add_argument("--per-reply", type=_share, default=1.0, metavar="PERCENT", help="of one same reply, at most")
+    command.add_argument("--region", type=_region, help="country of numbers without a country code, for example US")
+    command.add_argument("--keep-private", action="store_true", help="do not look for numbers, addresses, codes ...")
+    command.add_argument("--workers", type=_steps, help="processes; default: one for each core where there is much")
     command.add_argument("-o", "--output", type=Path, default=Path("data/personal"))
     command.set_defaults(run=run_build)
 

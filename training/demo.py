@@ -47,38 +47,44 @@ def _demo() -> None:
     from base_model.resolve import resolve
     from base_model.tokenizer import load_tokenizer
     from prompt_format.chat_template import ChatTemplate
-    from prompt_format.window import Window
+    from training.chosen import choose
     from training.config import load_config
-    from training.contacts import load_relations
-    from training.dataset import build, read_history, split_pairs
+    from training.contacts import load_contacts
+    from training.conversations import read_history
+    from training.dataset import build
+    from training.plan import Plan
     from training.train import notify, train
 
     began = time.monotonic()
     config = load_config(EXAMPLE / "jo.yaml").model_copy(update={"data": DATA / "raw_style_variable"})
-    messages = EXAMPLE / "messages.jsonl"
+    history = read_history([EXAMPLE / "messages.jsonl"])
+    plan = Plan("Jo", ["raw_style_variable"], load_contacts(EXAMPLE / "contacts.yaml"))
 
     _title(began, "build: messages -> training rows")
-    template = ChatTemplate(load_tokenizer(resolve(config.model)))
-    (built,) = build([messages], "Jo", template, DATA, ["raw_style_variable"])
-    print(", ".join(f"{count} {split}" for split, count in built.counts.items()) + f" rows in {built.folder}")
+    (written,) = build(history, ChatTemplate(load_tokenizer(resolve(config.model))), DATA, plan).variants
+    print(", ".join(f"{count} {split}" for split, count in written.counts.items()) + f" rows in {written.folder}")
 
     _title(began, "serve: the base model alone, for now")
     with tempfile.TemporaryDirectory() as folder, service(config.model, Path(folder) / "token") as (url, token):
         print(f"service at {url}")
-        held_out = split_pairs(read_history([messages]), load_relations(EXAMPLE / "contacts.yaml"), False, Window())[0]
-        chosen = held_out["test"][5 :: len(held_out["test"]) // 3][:3]
-        before = [ask(url, token, pair.context, "base") for pair in chosen]
+        chosen = _three(list(choose(history, plan).pairs("test")))
+        before = [ask(url, token, context, "base") for context, _ in chosen]
 
         _title(began, "train: rows -> adapter, measured on held-out replies, published")
         published = train(config, STORE, lambda line: print(line, flush=True), activate=True)
 
         _title(began, "reload: the running service picks it up")
         print(notify(url, published.name, token))
-        after = [ask(url, token, pair.context, f"{published.name}@{published.generation}") for pair in chosen]
+        after = [ask(url, token, context, f"{published.name}@{published.generation}") for context, _ in chosen]
 
     _title(began, "three held-out conversations, answered")
     _show(chosen, before, after)
     _sum_up(published, time.monotonic() - began)
+
+
+def _three(pairs: Sequence[Any]) -> Sequence[Any]:
+    """Three of *pairs*, far apart."""
+    return pairs[5 :: len(pairs) // 3][:3]
 
 
 def _sum_up(published: Any, seconds: float) -> None:
@@ -92,9 +98,9 @@ def _sum_up(published: Any, seconds: float) -> None:
 
 
 def _show(pairs: Sequence[Any], before: Sequence[list[str]], after: Sequence[list[str]]) -> None:
-    for pair, base, adapter in zip(pairs, before, after, strict=True):
-        print(f"\n  them     {_bubbles(_last_turn(pair.context))}")
-        print(f"  base     {_bubbles(base)}\n  adapter  {_bubbles(adapter)}\n  in truth {_bubbles(pair.reply)}")
+    for (context, reply), base, adapter in zip(pairs, before, after, strict=True):
+        print(f"\n  them     {_bubbles(_last_turn(context))}")
+        print(f"  base     {_bubbles(base)}\n  adapter  {_bubbles(adapter)}\n  in truth {_bubbles(reply)}")
 
 
 @contextmanager

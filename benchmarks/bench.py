@@ -1,0 +1,19 @@
+"""``make bench``: speed, each benchmark in a process of its own that writes docs/figures.
+
+train_step   a step of training beside mlx-lm's
+scale        a history of a million messages: import and build
+"""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("train_step", "scale")
+
+
+def main() -> int:
+    """Run them all; 0 when every one ended well."""
+    return max(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode for name in BENCHMARKS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
