@@ -258,8 +258,8 @@ class ChatTemplate:
         return str(text)
 
     def _encode(self, text: str) -> list[int]:
-        """As transformers does it, without its detours, which take longer than the tokenizer."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        """As transformers does it, without its detours and without offsets."""
+        return list(self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._backend.decode(ids, skip_special_tokens=False))

@@ -11,6 +11,7 @@ that follow each other share a chat message and its one line, so that roles alte
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import TypedDict
 
@@ -77,13 +78,23 @@ def turns(
 
 def one_line(persona: Persona, bubbles: Sequence[str], protected: Sequence[str]) -> str:
     """The line of one turn or reply. A speaker label typed at its start is broken up, so that it stays text."""
+    return _one_line(persona.name, tuple(bubbles), tuple(protected))
+
+
+@lru_cache(maxsize=1024)  # while a conversation is read, each turn stands in many windows
+def _one_line(name: str, bubbles: tuple[str, ...], protected: tuple[str, ...]) -> str:
     line = join_bubbles(bubbles, protected)
-    return line[0] + r"\." + line[1:] if speaker_label(persona).match(line) else line
+    return line[0] + r"\." + line[1:] if _label(name).match(line) else line
 
 
 def speaker_label(persona: Persona) -> re.Pattern[str]:
     """A label as transcripts write it: the persona's, or one of the other side's."""
-    return re.compile(rf"(?:{re.escape(persona.name)}|{OTHER_SIDE}(?: \d+)?|Me):")
+    return _label(persona.name)
+
+
+@lru_cache(maxsize=16)
+def _label(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:{re.escape(name)}|{OTHER_SIDE}(?: \d+)?|Me):")
 
 
 VARIANTS: dict[str, Variant] = {

@@ -438,3 +438,14 @@ def test_who_is_named_can_be_given_as_me(tmp_path: Path) -> None:
     coverage, _ = imported_file(tmp_path, export, named.removeprefix("there are messages by "))
 
     assert 3 == coverage.mine
+
+
+def test_auto_says_what_else_is_in_a_folder(tmp_path: Path) -> None:
+    """It imports what it finds first, and names the importers that would find more."""
+    write_jsonl(tmp_path / "all" / "history.jsonl", ROWS)
+    table = "time,sender,text\n2024-03-13 10:00,Ana,home yet?\n2024-03-13 10:01,Jo,ya\n"
+    (tmp_path / "all" / "chat.csv").write_text(table)
+    coverage, _ = imported_file(tmp_path, tmp_path / "all", "Jo", source="auto")
+
+    assert ["there is something of jsonl in it too: import that by its name"] == coverage.notes[:1]
+    assert "csv" == coverage.source

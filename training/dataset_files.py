@@ -26,7 +26,7 @@ from training.pairs import Answer, Conversation
 from training.private_files import sync, sync_folder, write_synced
 from training.selection import SPLITS
 
-MANY_PAIRS = 20_000  # from so many on, other processes help: each takes seconds to start
+MANY_PAIRS = 5000  # from so many on, other processes help: each takes seconds to start
 _AT_ONCE = 1000  # pairs a process is given
 
 

@@ -6,7 +6,7 @@ Every entry of the export is kept, skipped for a reason that is counted, or not 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +16,14 @@ from errors import DataRefused
 from training.identifiers import visible
 from training.people import People
 from training.private_files import sync_folder, write_synced
-from training.records import Record, to_line
+from training.records import Record, to_lines
 from training.sources.export import Damage, DamagedFile, Export
 from training.sources.options import Options
 from training.sources.outcome import Item, Note, NotUnderstood, Skipped
 from training.sources.registry import find
 
 WARN_ABOVE = 0.005
+_AT_ONCE = 200  # records written together
 _NAMED = 10  # so many of the entries not understood are named
 
 
@@ -58,7 +59,7 @@ class Coverage:
         """Take note of one item of a reader."""
         match item:
             case Record():
-                self.keep(item)
+                self.keep([item])
             case Skipped():
                 self.skipped[item.reason] += 1
             case NotUnderstood():
@@ -69,23 +70,23 @@ class Coverage:
             case Note():
                 self.notes.append(visible(item.text))
 
-    def keep(self, record: Record) -> None:
-        """Take note of a record. It is counted by what it shares with others, which ``settle`` then takes apart."""
-        alike = (
-            record.thread_id,
-            record.thread_kind,
-            record.kind,
-            record.from_me,
-            record.sender_id,
-            record.sender_name,
-        )
-        self._alike[alike] = self._alike.get(alike, 0) + 1
-        when = record.sent_at
-        if when is not None:
-            if self.first is None or when < self.first:
-                self.first = when
-            if self.last is None or when > self.last:
-                self.last = when
+    def keep(self, records: Sequence[Record]) -> None:
+        """Take note of records. They are counted by what they share, which ``settle`` then takes apart."""
+        alike, first, last = self._alike, self.first, self.last
+        for record in records:
+            shared = (
+                record.thread_id, record.thread_kind, record.kind, record.from_me, record.sender_id, record.sender_name
+            )  # fmt: skip
+            alike[shared] = alike.get(shared, 0) + 1
+            when = record.sent_at
+            if when is not None:
+                if first is None or last is None:
+                    first = last = when
+                elif when < first:
+                    first = when
+                elif when > last:
+                    last = when
+        self.first, self.last = first, last
 
     def settle(self) -> None:
         """Bring the numbers up to date; before it, those of records are not."""
@@ -138,8 +139,10 @@ def import_messages(source: str, path: Path, options: Options, out: Path) -> Cov
         DataRefused: If the source is unknown, nothing could be imported, or none of it is mine.
     """
     export = Export(path)
-    name, reader = find(source, export)
+    (name, *others), reader = find(source, export)
     coverage = Coverage(name)
+    if others and not export.is_single_file:
+        coverage.notes.append(f"there is something of {', '.join(others)} in it too: import that by its name")
     out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     report = out.with_suffix(".report.json")
     staged, staged_report = (path.with_name(f".staging-{path.name}-{os.getpid()}") for path in (out, report))
@@ -164,15 +167,22 @@ def import_messages(source: str, path: Path, options: Options, out: Path) -> Cov
 
 
 def _kept(items: Iterator[Item], coverage: Coverage) -> Iterator[bytes]:
+    """The lines to write, some at a time: there can be millions."""
+    some: list[Record] = []
     try:
         for item in items:
             if isinstance(item, Record):
-                coverage.keep(item)
-                yield to_line(item)
+                some.append(item)
+                if len(some) == _AT_ONCE:
+                    coverage.keep(some)
+                    yield to_lines(some)
+                    some = []
             else:
                 coverage.count(item)
     except DamagedFile as damaged:  # what came before it is whole
         coverage.count(Damage(damaged.message))
+    coverage.keep(some)
+    yield to_lines(some)
     coverage.settle()
 
 

@@ -3,7 +3,7 @@
 Read and written by msgspec, which is ten times as fast as the alternatives here: histories have millions of lines.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,14 +16,14 @@ ThreadKind = Literal["dm", "group"]
 Kind = Literal["text", "media", "reaction", "system", "deleted", "call"]
 
 
-class Attachment(msgspec.Struct, omit_defaults=True):
+class Attachment(msgspec.Struct, omit_defaults=True, gc=False):
     """What was sent along; never its content."""
 
     mime: str | None = None
     name: str | None = None
 
 
-class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One message of a history.
 
     Attributes:
@@ -63,6 +63,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 _MARK = b"\xef\xbb\xbf"  # of byte order, as some editors write it
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder(Record).decode
 
 
@@ -75,6 +76,14 @@ def to_line(record: Record) -> bytes:
         return _encode(record) + b"\n"
     except UnicodeEncodeError:
         return _encode(_scrubbed(record)) + b"\n"
+
+
+def to_lines(records: Sequence[Record]) -> bytes:
+    """*records* as lines of a message file."""
+    try:
+        return _encode_lines(records)
+    except UnicodeEncodeError:
+        return b"".join(map(to_line, records))
 
 
 def from_line(line: bytes) -> Record:

@@ -179,7 +179,7 @@ def write_many(path: Path, chats: int, messages_per_chat: int, seed: int = 7) ->
     )
     database.executemany(
         "INSERT INTO chat_message_join VALUES (?, ?, ?)",
-        ((1 + (n - 1) % chats, n, _many_date(n)) for n in range(1, total + 1)),
+        ((1 + (n - 1) % chats, n, _many_date(n, chats)) for n in range(1, total + 1)),
     )
     photos = range(PHOTO_EVERY, total + 1, PHOTO_EVERY)
     database.executemany(
@@ -198,6 +198,23 @@ MANY = (
     "associated_message_guid", "associated_message_type", "message_summary_info", "destination_caller_id",
     "reply_to_guid", "thread_originator_guid", "part_count",
 )  # fmt: skip
+WORDS = """
+a about after again all almost already also always am an and another any are around as ask at away back bad be because
+bed been before best better big bit book both bread bring bus but buy by call came can car cat change coffee cold come
+could cup day did different dinner do does dog done door down drink drive early eat end enough even ever every eye far
+feel few film find fine first food for forget found four free friend from fun game garden get give go going good got
+great had half hand happy hard has have he head hear help her here him his home hope hot hour house how idea if in is
+it job just keep kids kind kitchen know last late later laugh leave left let like line list little long look lot love
+lunch made make many maybe me mean meet might milk mind mine minute miss money month more morning most move much mum
+music must my name need never new next nice night no not nothing now of off okay old on once one only open or other our
+out over own park party people phone place plan play please point put quick quiet rain read really red remember right
+road room run said same saturday saw say school see seen send shall she shop should show sick side since sleep slow so
+some someone soon sorry sort sound start station stay still stop story street stuff such summer sun sure table take
+talk tea tell than thank that the their them then there these they thing think this those though three through ticket
+time tired to today together told tomorrow tonight too town train try turn two under until up us use very wait walk
+want was watch water way we week weekend well went were what when where which while who why will window with without
+word work world would write yeah year yes yesterday yet you young your
+"""
 TAPBACK_EVERY, PHOTO_EVERY, REPLY_EVERY = 12, 50, 30
 _PLAIN_SUMMARY = plistlib.dumps({"amc": 0, "ust": True}, fmt=plistlib.FMT_BINARY)
 
@@ -213,14 +230,16 @@ def _members(chat: int) -> Sequence[int]:
     return range(chat, chat + 4) if chat % 10 == 0 else (chat,)
 
 
-def _many_date(number: int) -> int:
-    return 600_000_000_000_000_000 + number * 97_000_123_456
+def _many_date(number: int, chats: int) -> int:
+    """Every chat has ten messages within half an hour or so, then nothing for twenty hours."""
+    chat, place = (number - 1) % chats, (number - 1) // chats
+    minutes = place // 10 * 1200 + place % 10 * 3 + chat % 7
+    return 500_000_000_000_000_000 + minutes * 60_000_000_000 + number * 1_234_567
 
 
 def _many_messages(chats: int, total: int, pick: random.Random) -> Iterator[tuple[Any, ...]]:
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "is")]
-    words = ["".join(pick.choices(syllables, k=pick.choice([1, 2, 2, 3]))) for _ in range(3000)] + ["👍", "café", "…"]
-    texts = [" ".join(pick.choices(words, k=pick.choice([1, 3, 5, 8, 8, 13, 30]))) for _ in range(20_000)]
+    words = [*WORDS.split(), "👍", "café", "…"]
+    texts = [" ".join(pick.choices(words, k=pick.choice([1, 2, 3, 5, 5, 8, 8, 13, 25]))) for _ in range(200_000)]
     stored = [body(text) for text in texts]
     for number in range(1, total + 1):
         which = pick.randrange(len(texts))
@@ -237,7 +256,7 @@ def _many_messages(chats: int, total: int, pick: random.Random) -> Iterator[tupl
         originator = _many_guid(max(number - chats, 1)) if number % REPLY_EVERY == 1 else None
         yield (
             number, _many_guid(number), text, 0 if mine else member, data, 10, "iMessage", "P:" + MINE,
-            _many_date(number), _many_date(number) + 10**10, 1, 1, int(mine), 1, int(mine),
+            _many_date(number, chats), _many_date(number, chats) + 10**10, 1, 1, int(mine), 1, int(mine),
             int(number % PHOTO_EVERY == 0), 1, target, reaction, _PLAIN_SUMMARY, MINE,
             _many_guid(max(number - 1, 1)), originator, 1,
         )  # fmt: skip
