@@ -20,7 +20,7 @@ from training.records import Record, to_lines
 from training.sources.export import Damage, DamagedFile, Export
 from training.sources.options import Options
 from training.sources.outcome import Item, Note, NotUnderstood, Skipped
-from training.sources.registry import find
+from training.sources.registry import find, others_in
 
 WARN_ABOVE = 0.005
 _AT_ONCE = 200  # records written together
@@ -139,9 +139,10 @@ def import_messages(source: str, path: Path, options: Options, out: Path) -> Cov
         DataRefused: If the source is unknown, nothing could be imported, or none of it is mine.
     """
     export = Export(path)
-    (name, *others), reader = find(source, export)
+    name, reader = find(source, export)
     coverage = Coverage(name)
-    if others and not export.is_single_file:
+    others = others_in(name, export) if source == "auto" else []
+    if others:
         coverage.notes.append(f"there is something of {', '.join(others)} in it too: import that by its name")
     out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     report = out.with_suffix(".report.json")

@@ -57,11 +57,8 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def find(name: str, export: Export) -> tuple[list[str], Source]:
+def find(name: str, export: Export) -> tuple[str, Source]:
     """The importer called *name*, or for ``auto`` the first that recognises *export*.
-
-    Returns:
-        Its name and, for ``auto``, those of others that find something of theirs in it; and the importer.
 
     Raises:
         DataRefused: If there is none.
@@ -69,12 +66,19 @@ def find(name: str, export: Export) -> tuple[list[str], Source]:
     if name != "auto":
         if name not in SOURCES:
             raise DataRefused(f"no importer '{name}'; there are auto and {', '.join(SOURCES)}", code="unknown_source")
-        return [name], SOURCES[name]
-    found = [source for source, entry in SOURCES.items() if entry.recognises(export)]
-    if not found:
-        raise DataRefused(
-            f"'{export.path}' looks like no export this version knows: name the source",
-            code="unknown_source",
-            details=[f"{source}: {entry.title}" for source, entry in SOURCES.items()],
-        )
-    return found, SOURCES[found[0]]
+        return name, SOURCES[name]
+    for source, entry in SOURCES.items():
+        if entry.recognises(export):
+            return source, entry
+    raise DataRefused(
+        f"'{export.path}' looks like no export this version knows: name the source",
+        code="unknown_source",
+        details=[f"{source}: {entry.title}" for source, entry in SOURCES.items()],
+    )
+
+
+def others_in(name: str, export: Export) -> list[str]:
+    """Importers besides *name* that find something of theirs in a folder or zip."""
+    if export.is_single_file:
+        return []
+    return [source for source, entry in SOURCES.items() if source != name and entry.recognises(export)]
