@@ -81,7 +81,7 @@ def _timed(step: Callable[[list[int]], None], batch: list[int], blas_threads: in
 
 def _ours(config: TrainConfig, rows: list[Example]) -> Callable[[list[int]], None]:
     model = load_base(config.model).model
-    logits, _ = reply_logits(model)
+    logits = reply_logits(model)
     put_on(model, config)
     return Run(model, rows, rows[:1], config, logits, print).take_step
 

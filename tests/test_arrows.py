@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 IMPORT_MLX = {
     "base_model": {"arrays", "load"},
-    "training": {"lora", "reply_loss", "finetune", "checkpoint", "generate", "train", "again"},
+    "training": {"lora", "reply_loss", "shared_prefix", "finetune", "checkpoint", "generate", "train", "again"},
     "service": {"slots", "sampling", "mlx_device"},
     "prompt_format": set(),
 }

@@ -121,7 +121,7 @@ def test_the_base_is_measured_before_the_first_step(
 ) -> None:
     """Its loss is that of the model without an adapter."""
     model = load_base(str(folder / "llama")).model
-    expected = mean_loss(model, dataset.splits["valid"], reply_logits(model)[0])
+    expected = mean_loss(model, dataset.splits["valid"], reply_logits(model))
 
     assert expected == trained(iters=1).base_loss
 
@@ -131,7 +131,7 @@ def test_the_first_loss_is_the_bases_mean_over_the_batch(
 ) -> None:
     """Token by token, however the batch is shared out: a new adapter changes nothing."""
     model = load_base(str(folder / "llama")).model
-    expected = mean_loss(model, dataset.splits["train"], reply_logits(model)[0])
+    expected = mean_loss(model, dataset.splits["train"], reply_logits(model))
     (first,) = trained(iters=1, batch_size=100).position.losses
 
     assert (1, pytest.approx(expected, rel=1e-5)) == first
@@ -147,7 +147,7 @@ def test_the_best_weights_are_kept_not_the_last(
 
     assert (step, loss) == (found.position.best_step, found.position.best_loss)
     assert 1 < step < 20 and found.position.validation[-1][1] > 1.05 * loss
-    assert loss == mean_loss(model, contrary.splits["valid"], reply_logits(model)[0])
+    assert loss == mean_loss(model, contrary.splits["valid"], reply_logits(model))
 
 
 def test_the_base_is_left_as_it_was(folder: Path, trained: Callable[..., Trained]) -> None:

@@ -66,7 +66,7 @@ def by_hand(model: Any, example: Example, first: int | None = None) -> float:
 
 
 def summed(model: Any, examples: list[Example], prompt_weight: float = 0.0) -> float:
-    logits, _ = reply_logits(model)
+    logits = reply_logits(model)
     return loss_sum(logits)(model, make_batch(examples, prompt_weight)).item()
 
 
@@ -123,10 +123,9 @@ def test_no_later_token_changes_an_earlier_loss(model: Any) -> None:
 def test_the_short_way_gives_the_logits_of_the_long_way(model: Any) -> None:
     """At the positions of the replies, to rounding."""
     batch = make_batch(ROWS)
-    short, is_short = reply_logits(model)
-    long, is_long = reply_logits(Closed(model))
+    short, long = reply_logits(model), reply_logits(Closed(model))
 
-    assert (True, False) == (is_short, is_long)
+    assert (True, False) == (short.is_short, long.is_short)
     assert mx.allclose(short(model, batch), long(Closed(model), batch), rtol=1e-5, atol=1e-5)
 
 
@@ -134,8 +133,8 @@ def test_the_two_ways_have_the_same_gradient(model: Any) -> None:
     """Of every weight of the model, to rounding."""
     batch = make_batch(ROWS)
     closed = Closed(model)
-    short = nn.value_and_grad(model, loss_sum(reply_logits(model)[0]))(model, batch)[1]
-    long = nn.value_and_grad(closed, loss_sum(reply_logits(closed)[0]))(closed, batch)[1]["whole"]
+    short = nn.value_and_grad(model, loss_sum(reply_logits(model)))(model, batch)[1]
+    long = nn.value_and_grad(closed, loss_sum(reply_logits(closed)))(closed, batch)[1]["whole"]
     pairs = list(zip(nn.utils.tree_flatten(short), nn.utils.tree_flatten(long), strict=True))
 
     assert 10 < len(pairs)
@@ -148,7 +147,7 @@ def test_a_model_that_changes_its_logits_goes_the_long_way(llama: Any) -> None:
     """Its loss is that of its own logits, not of the projection."""
     scaled = Scaled(llama, 0.5)
 
-    assert not reply_logits(scaled)[1]
+    assert not reply_logits(scaled).is_short
     assert by_hand(scaled, ROWS[0]) == pytest.approx(summed(scaled, [ROWS[0]]), rel=1e-5)
     assert by_hand(llama, ROWS[0]) != pytest.approx(summed(scaled, [ROWS[0]]), rel=1e-2)
 
@@ -157,7 +156,7 @@ def test_a_model_that_changes_its_logits_goes_the_long_way(llama: Any) -> None:
 def test_half_precision_does_not_reach_the_loss(llama: Any, dtype: mx.Dtype) -> None:
     """Logits are taken to float32 before the loss: of a base in half precision it is right to a thousandth."""
     llama.set_dtype(dtype)
-    logits, _ = reply_logits(llama)
+    logits = reply_logits(llama)
 
     assert mx.float32 == logits(llama, make_batch(ROWS)).dtype
     assert sum(by_hand(llama, e) for e in ROWS) == pytest.approx(summed(llama, ROWS), rel=1e-3)
@@ -168,7 +167,7 @@ def test_half_precision_does_not_reach_the_loss(llama: Any, dtype: mx.Dtype) -> 
 
 def test_the_mean_is_over_tokens_not_rows(model: Any) -> None:
     """Whatever the size of the batches."""
-    logits, _ = reply_logits(model)
+    logits = reply_logits(model)
     mean = sum(by_hand(model, example) for example in ROWS) / 10
 
     for size in (1, 2, 3, 16):
@@ -177,7 +176,7 @@ def test_the_mean_is_over_tokens_not_rows(model: Any) -> None:
 
 def test_the_same_weights_give_the_same_number(model: Any) -> None:
     """To the last bit."""
-    logits, _ = reply_logits(model)
+    logits = reply_logits(model)
 
     assert mean_loss(model, ROWS, logits) == mean_loss(model, ROWS, logits)
 

@@ -40,7 +40,7 @@ class Verdict:
 def evaluate(model: Any, dataset: Dataset, config: TrainConfig) -> Verdict:
     """Compare the adapter that *model* wears with the base under it."""
     form = dataset.format
-    logits, _ = reply_logits(model)
+    logits = reply_logits(model)
     test = dataset.splits["test"] or dataset.splits["valid"]
     messages = dataset.messages["test"] or dataset.messages["valid"]
     chosen = _spread(len(test), SAMPLES)

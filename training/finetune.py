@@ -27,7 +27,7 @@ from prompt_format.format import Example
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.lora import adapter_weights, put_on, set_adapter
-from training.reply_loss import buckets, loss_sum, make_batch, mean_loss, reply_logits
+from training.reply_loss import ReplyLogits, buckets, loss_sum, make_batch, mean_loss, reply_logits
 from training.rows import Dataset
 
 MAX_GRADIENT_NORM = 1.0
@@ -79,9 +79,11 @@ def finetune(
     """
     began = time.monotonic()
     mx.random.seed(config.seed)
-    logits, short = reply_logits(model)
-    if not short:
+    logits = reply_logits(model)
+    if not logits.is_short:
         say("this architecture computes its logits its own way: the whole vocabulary projection runs for each row")
+    elif not logits.shares:
+        say("this architecture's caches cannot be shared: the system prompt is computed for each row")
     base_loss = mean_loss(model, dataset.splits["valid"], logits)
     adapter, modules = put_on(model, config)
     run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, say)
@@ -108,7 +110,7 @@ class Run:
         train: Sequence[Example],
         valid: Sequence[Example],
         config: TrainConfig,
-        logits: Any,
+        logits: ReplyLogits,
         say: Progress,
     ):
         self.model, self.train, self.valid = model, train, valid
@@ -172,7 +174,8 @@ class Run:
         for number, stream in enumerate(self.streams):
             share = indices[number :: len(self.streams)]
             if share:
-                batch = make_batch([self.train[i] for i in share], self.config.prompt_loss_weight)
+                rows = [self.train[i] for i in share]
+                batch = make_batch(rows, self.config.prompt_loss_weight, self.logits.shares)
                 with mx.stream(stream):
                     parts.append(self.gradients(self.model, batch))
                 weights.append(batch.weights.sum())
