@@ -138,6 +138,10 @@ class ChatTemplate:
             )
         return ids
 
+    def as_text(self, ids: Sequence[int]) -> str:
+        """The text of *ids*, control tokens included."""
+        return self._decode(ids)
+
     def decode_reply(self, ids: Sequence[int]) -> str:
         """The text of generated *ids*; control tokens and all that follows the first of them are left out."""
         plain = []

@@ -131,6 +131,13 @@ class PromptFormat:
         head = self._encode(messages[:-1]).ids
         return Example([*head, *self.template.encode_reply(messages[-1]["content"])], len(head))
 
+    def texts(self, example: Example) -> tuple[str, str]:
+        """(prompt, reply) of *example* as the model sees them, control tokens included: for people to look at."""
+        return (
+            self.template.as_text(example.ids[: example.reply_start]),
+            self.template.as_text(example.ids[example.reply_start :]),
+        )
+
     def decode_reply(self, ids: Sequence[int]) -> list[str]:
         """The bubbles of a reply from its token ids: the inverse of what ``encode_example`` appends.
 

@@ -4,7 +4,7 @@ A test of a source writes such a history in that source's own format (``tests/wr
 expects the same history back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from training.history import Coverage, import_messages
-from training.records import Record, read_records
+from training.records import Record, records_with_places
 from training.sources.options import Options
 
 START = datetime(2024, 2, 28, 23, 50, tzinfo=UTC)
@@ -85,3 +85,11 @@ def read(
     records = [record for record in read_records(out) if record is not None]
     assert len(records) == coverage.kept
     return records, coverage
+
+
+def read_records(path: Path) -> Iterator[Record | None]:
+    """The records of a message file in its order, and None for each line that is none."""
+    for number, (_, _, found) in enumerate(records_with_places(path)):
+        if found is not None:
+            found.order = found.order or number
+        yield found

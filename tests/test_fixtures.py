@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from errors import DataRefused
+from tests.histories import read_records
 from training.history import import_messages
-from training.records import read_records
 from training.sources.options import Options
 from training.sources.registry import SOURCES
 

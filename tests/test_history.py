@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import DataRefused
+from tests.histories import read_records
 from tests.hostile import QUICK
 from tests.tiny import files_in, files_no_larger_than, read_jsonl, record, write_jsonl
 from training.history import Coverage, import_messages
-from training.records import Record, read_records
+from training.records import Record
 from training.sources.export import Damage
 from training.sources.options import Options
 from training.sources.outcome import Item, Note, NotUnderstood, Skipped

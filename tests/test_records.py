@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import DataRefused
+from tests.histories import read_records
 from tests.hostile import QUICK
-from training.records import Attachment, Record, from_line, read_records, records_with_places, to_line
+from training.records import Attachment, Record, from_line, records_with_places, to_line
 
 ROW = {"source": "example", "thread_id": "mum", "from_me": False, "text": "home yet?"}
 WORDS = st.text(st.characters(exclude_categories=["Cs"]))

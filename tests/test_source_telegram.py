@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import DataRefused
-from tests.histories import History, histories, imported, read
+from tests.histories import History, histories, imported, read, read_records
 from tests.hostile import QUICK
 from tests.writers.telegram import ME, account, as_telegram, backwards, message, sample, service, write
-from training.records import Record, read_records
+from training.records import Record
 from training.sources import telegram
 from training.sources.export import Export
 from training.sources.options import Options

@@ -1,4 +1,4 @@
-"""The command line: ``python -m training {import,build,train,evaluate,adapters} ...``.
+"""The command line: ``python -m training {import,build,configs,train,evaluate,adapters} ...``.
 
 Exit codes: 0 done, 1 refused (the message says why), 2 wrong usage, 3 the store is locked, 70 internal failure.
 """
@@ -121,6 +121,14 @@ def _beside(given: Path | None, messages: Sequence[Path], name: str) -> Path | N
     return found if found.is_file() else None
 
 
+def run_configs(options: argparse.Namespace) -> None:
+    from training.configs import GRID, make_configs
+
+    stay_offline(hub_allowed=False)
+    made = make_configs(options.data, options.output, options.grid or GRID, options.name)
+    say("\n".join(made.lines()))
+
+
 def run_train(options: argparse.Namespace) -> None:
     from training.config import load_config
 
@@ -130,7 +138,7 @@ def run_train(options: argparse.Namespace) -> None:
     _prepare_mlx(config.model)
     from training.train import notify, train
 
-    published = train(config, options.adapters, say, options.resume, options.activate)
+    published = train(config, options.adapters, say, options.resume, options.activate, look=options.iters is not None)
     metrics, gate = published.verdict.metrics, published.verdict.gate
     say(
         f"held-out reply loss: base {metrics['base_test_loss']:.3f}, adapter {metrics['test_loss']:.3f} nats a token "
@@ -255,7 +263,7 @@ def _share(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Message history -> dataset -> adapter.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_import, _add_build, _add_train, _add_evaluate, _add_adapters):
+    for add in (_add_import, _add_build, _add_configs, _add_train, _add_evaluate, _add_adapters):
         add(commands)
     return parser
 
@@ -299,11 +307,20 @@ def _add_build(commands: Any) -> None:
     command.set_defaults(run=run_build)
 
 
+def _add_configs(commands: Any) -> None:
+    command = commands.add_parser("configs", help="datasets -> a training config for each model, method and variant")
+    command.add_argument("data", type=Path, metavar="DATA", help="what build wrote, for example data/personal")
+    command.add_argument("--grid", type=Path, metavar="GRID.yaml", help="models and settings; default: training/grid.yaml")
+    command.add_argument("--name", help="what adapter names begin with; default: the name the data was built with")
+    command.add_argument("-o", "--output", type=Path, default=Path("configs"))
+    command.set_defaults(run=run_configs)
+
+
 def _add_train(commands: Any) -> None:
     token_file = Path(os.environ.get("SAMEVOICE_TOKEN_FILE", ".samevoice/token"))
     command = commands.add_parser("train", help="config -> a published adapter")
     command.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    command.add_argument("--iters", type=_steps, help="stop after so many steps")
+    command.add_argument("--iters", type=_steps, help="so many steps only, and show rows and replies")
     command.add_argument("--resume", action="store_true", help="go on after a kill")
     command.add_argument("--activate", action="store_true", help="make it current even if the gate does not pass")
     command.add_argument("--notify", metavar="URL", help="tell this service, for example http://127.0.0.1:8000")

@@ -11,6 +11,7 @@ from training.filters import why_no_thread
 from training.identifiers import region_of
 from training.pairs import Conversation, read_conversation
 from training.plan import Plan
+from training.progress import Tell, silent
 from training.records import Record
 from training.selection import Facts, Selection, facts_of, select
 from training.statistics import Statistics
@@ -50,7 +51,7 @@ class _Understood:
     why_not: str | None
 
 
-def choose(history: History, plan: Plan) -> Chosen:
+def choose(history: History, plan: Plan, tell: Tell = silent) -> Chosen:
     """Read every conversation once and decide what is learnt from and what is held out.
 
     Raises:
@@ -63,6 +64,7 @@ def choose(history: History, plan: Plan) -> Chosen:
     for number, key in enumerate(keys):
         found = _understood(key, history.records(key), history, plan)
         statistics.add(found.conversation, found.contact, found.name, found.why_not)
+        tell("conversations read", number + 1, len(keys))
         if found.why_not is None:
             facts += facts_of(number, found.contact, found.conversation)
     selection = select(facts, plan.limits)

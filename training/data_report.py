@@ -128,6 +128,4 @@ def _rows(form: PromptFormat, folder: Path) -> list[Row]:
 
 def _row(form: PromptFormat, line: bytes) -> Row:
     example = form.encode_row(msgspec.json.decode(line)["messages"])
-    decode = form.template.tokenizer.decode
-    prompt, trained = example.ids[: example.reply_start], example.ids[example.reply_start :]
-    return Row(str(decode(prompt)), str(decode(trained)), len(example.ids))
+    return Row(*form.texts(example), tokens=len(example.ids))

@@ -19,6 +19,7 @@ from training.conversations import History
 from training.data_report import write_report
 from training.dataset_files import Written, write_variants
 from training.plan import Plan
+from training.progress import Tell, silent
 from training.selection import Selection
 from training.statistics import Statistics
 
@@ -33,7 +34,7 @@ class Built:
     report: Path
 
 
-def build(history: History, template: ChatTemplate, out: Path, plan: Plan) -> Built:
+def build(history: History, template: ChatTemplate, out: Path, plan: Plan, tell: Tell = silent) -> Built:
     """Build the datasets of *plan* from a history (``read_history``).
 
     Raises:
@@ -45,10 +46,10 @@ def build(history: History, template: ChatTemplate, out: Path, plan: Plan) -> Bu
         check_name(plan.name)
     except ValueError as error:
         raise DataRefused(str(error), code="invalid_name") from None
-    chosen = choose(history, plan)
+    chosen = choose(history, plan, tell)
     persona = Persona(name=plan.name, style=chosen.selection.style)
     formats = list(_expressible(variants, template, persona, plan))
-    written = write_variants(formats, chosen, out)
+    written = write_variants(formats, chosen, out, tell)
     report = write_report(formats, chosen, written, out)
     return Built(written, chosen.statistics, chosen.selection, report)
 

@@ -24,6 +24,7 @@ from prompt_format.window import Window
 from training.chosen import Chosen
 from training.pairs import Answer, Conversation
 from training.private_files import sync, sync_folder, write_synced
+from training.progress import Tell, silent
 from training.selection import SPLITS
 
 MANY_PAIRS = 5000  # from so many on, other processes help: each takes seconds to start
@@ -71,7 +72,7 @@ class _File:
         return self._digest.hexdigest()
 
 
-def write_variants(formats: Sequence[PromptFormat], chosen: Chosen, out: Path) -> list[Written]:
+def write_variants(formats: Sequence[PromptFormat], chosen: Chosen, out: Path, tell: Tell = silent) -> list[Written]:
     """Write one folder a variant: all staged beside their places, then moved there, each as a whole."""
     staged = {form.variant: out / f".staging-{form.variant}-{os.getpid()}" for form in formats}
     with ExitStack() as stack:
@@ -82,7 +83,7 @@ def write_variants(formats: Sequence[PromptFormat], chosen: Chosen, out: Path) -
         files = {(v, split): _File(folder / f"{split}.jsonl") for v, folder in staged.items() for split in SPLITS}
         for file in files.values():
             stack.callback(file._file.close)
-        counts, refused = _write_rows(formats, chosen, files)
+        counts, refused = _write_rows(formats, chosen, files, tell)
         written = []
         for form in formats:
             mine = {split: files[form.variant, split] for split in SPLITS}
@@ -96,7 +97,7 @@ def write_variants(formats: Sequence[PromptFormat], chosen: Chosen, out: Path) -
 
 
 def _write_rows(
-    formats: Sequence[PromptFormat], chosen: Chosen, files: dict[tuple[str, str], _File]
+    formats: Sequence[PromptFormat], chosen: Chosen, files: dict[tuple[str, str], _File], tell: Tell
 ) -> tuple[Counter[tuple[str, str]], dict[str, Counter[str]]]:
     counts: Counter[tuple[str, str]] = Counter()
     refused: dict[str, Counter[str]] = defaultdict(Counter)
@@ -104,6 +105,7 @@ def _write_rows(
         for key, lines in rows.lines.items():
             files[key].write(lines)
         counts.update(rows.counts)
+        tell("rows written", counts.total(), len(formats) * chosen.selection.counts.total())
         for variant, reasons in rows.refused.items():
             refused[variant].update(reasons)
     return counts, refused

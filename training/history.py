@@ -16,6 +16,7 @@ from errors import DataRefused
 from training.identifiers import visible
 from training.people import People
 from training.private_files import sync_folder, write_synced
+from training.progress import Tell, silent
 from training.records import Record, to_lines
 from training.sources.export import Damage, DamagedFile, Export
 from training.sources.options import Options
@@ -132,7 +133,7 @@ class Coverage:
         return text
 
 
-def import_messages(source: str, path: Path, options: Options, out: Path) -> Coverage:
+def import_messages(source: str, path: Path, options: Options, out: Path, tell: Tell = silent) -> Coverage:
     """Read the export at *path* with the importer *source* (or ``auto``) and write *out* and its report, or neither.
 
     Raises:
@@ -152,7 +153,7 @@ def import_messages(source: str, path: Path, options: Options, out: Path) -> Cov
         staged_report.unlink(missing_ok=True)
         staged.touch(mode=0o600)
         with staged.open("wb") as file:
-            file.writelines(_kept(reader.read(export, options), coverage))
+            file.writelines(_kept(reader.read(export, options), coverage, tell))
         for fault in export.unreadable:
             coverage.count(Damage(fault))
         _refuse_nothing(coverage, path)
@@ -167,9 +168,10 @@ def import_messages(source: str, path: Path, options: Options, out: Path) -> Cov
     return coverage
 
 
-def _kept(items: Iterator[Item], coverage: Coverage) -> Iterator[bytes]:
+def _kept(items: Iterator[Item], coverage: Coverage, tell: Tell) -> Iterator[bytes]:
     """The lines to write, some at a time: there can be millions."""
     some: list[Record] = []
+    written = 0
     try:
         for item in items:
             if isinstance(item, Record):
@@ -177,6 +179,8 @@ def _kept(items: Iterator[Item], coverage: Coverage) -> Iterator[bytes]:
                 if len(some) == _AT_ONCE:
                     coverage.keep(some)
                     yield to_lines(some)
+                    written += len(some)
+                    tell("messages", written, None)
                     some = []
             else:
                 coverage.count(item)

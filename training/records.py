@@ -101,18 +101,6 @@ def from_line(line: bytes) -> Record:
         raise msgspec.DecodeError("not JSON in UTF-8") from None
 
 
-def read_records(path: Path) -> Iterator[Record | None]:
-    """The records of one file, and None for each line that is none; the file is never held in memory.
-
-    Raises:
-        DataRefused: If the file is not there or cannot be read.
-    """
-    for number, (_, _, record) in enumerate(records_with_places(path)):
-        if record is not None:
-            record.order = record.order or number
-        yield record
-
-
 def records_with_places(path: Path) -> Iterator[tuple[int, bytes, Record | None]]:
     """For each line of a file that is not blank: its offset, the line, and its record or None.
 

@@ -27,6 +27,7 @@ from training.config import TrainConfig
 from training.evaluate import Verdict, evaluate
 from training.finetune import Trained, finetune
 from training.publish import Candidate, publish
+from training.quick_check import first_rows, side_by_side
 from training.rows import Dataset, load_dataset
 
 
@@ -47,10 +48,12 @@ def train(
     say: Callable[[str], None],
     resume: bool = False,
     activate: bool = False,
+    look: bool = False,
 ) -> Published:
     """Run the whole way from *config* to a generation in *store*.
 
-    It becomes current when it passes the gate, or when *activate* asks for it.
+    It becomes current when it passes the gate, or when *activate* asks for it. With *look* it shows rows before the
+    training and replies after it.
 
     Raises:
         Refused: Of every kind, before anything is written; what was published before stays as it was.
@@ -61,11 +64,15 @@ def train(
             f"max_tokens {config.max_tokens}: {dataset.cut} prompts cut from the left, "
             f"{dataset.refused} rows left out because the reply alone is longer"
         )
+    for line in first_rows(dataset) if look else ():
+        say(line)
     base = load_base(config.model)
     checkpoint = store / f".staging-checkpoint-{config.name}.safetensors"
     trained = finetune(base.model, dataset, config, say, checkpoint, resume)
     say(f"trained {trained.position.step} steps in {trained.seconds:.0f} s; measuring on held-out replies")
     verdict = evaluate(base.model, dataset, config)
+    for line in side_by_side(verdict.samples) if look else ():
+        say(line)
     _check_unchanged(dataset, config, base)
     active = activate or verdict.gate.passed
     generation = publish(store, candidate(base, dataset, config, trained, verdict), active)
