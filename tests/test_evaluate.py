@@ -1,5 +1,6 @@
 """The gate on numbers, and what is measured on a tiny model."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from training.evaluate import Verdict, evaluate, gate
 from training.lora import adapter_weights, put_on, set_adapter
 from training.rows import Dataset, load_dataset
 
+# What is measured of base and adapter, and what these are held against.
+BOTH = (
+    "valid_loss", "test_loss", "bits_per_char", "echo", "loop", "endless", "copy_rate", "label_rate", "empty_rate",
+    "style_distance", "authorship",
+)  # fmt: skip
+REFERENCES = ("style_distance_own", "style_distance_others", "authorship_own", "authorship_others")
 GOOD = {
     "base_valid_loss": 4.0, "valid_loss": 3.0, "base_test_loss": 4.1, "test_loss": 3.1,
     "base_echo": 0.0, "echo": 0.0, "base_loop": 0.25, "loop": 0.25, "base_endless": 0.5, "endless": 0.1,
@@ -105,8 +112,7 @@ def verdict(model: Any, dataset: Dataset) -> Verdict:
 
 def test_a_new_adapter_is_the_base(verdict: Verdict) -> None:
     """With lora_b at zero every number is the base's, and so it does not pass."""
-    for name in ("valid_loss", "test_loss", "echo", "loop", "endless"):
-        assert verdict.metrics[f"base_{name}"] == verdict.metrics[name]
+    assert [] == [name for name in BOTH if verdict.metrics[f"base_{name}"] != verdict.metrics[name]]
     assert not verdict.gate.passed
 
 
@@ -134,3 +140,27 @@ def test_samples_show_what_was_asked_and_answered(dataset: Dataset, verdict: Ver
     assert len(dataset.splits["test"]) == len(verdict.samples)
     assert all(re.fullmatch(r"[^:]* 2\.[01] of 010[12]", sample.asked) for sample in verdict.samples)
     assert [row[-1]["content"] for row in dataset.messages["test"]] == [" / ".join(s.real) for s in verdict.samples]
+
+
+def test_every_figure_has_its_place(verdict: Verdict) -> None:
+    """Each of base and adapter, four to hold them against; all but the losses and bits are from 0 to 1."""
+    shares = {name: value for name, value in verdict.metrics.items() if "loss" not in name and "bits" not in name}
+
+    assert {*BOTH, *(f"base_{name}" for name in BOTH), *REFERENCES} == set(verdict.metrics)
+    assert [] == [name for name, value in shares.items() if not 0 <= value <= 1]
+
+
+def test_with_a_token_a_character_bits_are_the_loss(verdict: Verdict) -> None:
+    """But for the unit: the tokenizer is of bytes, replies are of ASCII, and what ends a reply counts on both sides."""
+    assert verdict.metrics["test_loss"] / math.log(2) == pytest.approx(verdict.metrics["bits_per_char"])
+
+
+@pytest.mark.parametrize("variant", ["raw_style_variable", "turns"])
+def test_reference_points_do_not_depend_on_the_variant(
+    variant: str, model: Any, verdict: Verdict, tmp_path: Path
+) -> None:
+    """The texts of both sides are the same, however prompts write them."""
+    other = load_dataset(tiny_dataset(tmp_path, variant, blocks=3).folder, ChatTemplate(byte_level()), 512)
+    metrics = evaluate(model, other, config()).metrics
+
+    assert [verdict.metrics[name] for name in REFERENCES] == [metrics[name] for name in REFERENCES]

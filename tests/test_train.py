@@ -142,7 +142,7 @@ def test_evaluating_it_again_gives_the_same_numbers(store: Path, published: Publ
     lines = evaluate_again(store, "jo", None, None)
 
     assert lines[0].startswith(f"jo@{published.generation} on ")
-    assert f"  test_loss          {published.verdict.metrics['test_loss']:.4f}" in lines
+    assert f"  test_loss              {published.verdict.metrics['test_loss']:.4f}" in lines
     assert "  gate: passed" == lines[-1]
 
 

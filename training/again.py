@@ -41,5 +41,5 @@ def evaluate_again(store: Path, name: str, generation: str | None, data: Path | 
     base.model.eval()
     verdict = evaluate(base.model, dataset, config)
     lines = [f"{name}@{generation} on {dataset.folder}: {len(dataset.splits['test'])} held-out replies"]
-    lines += [f"  {metric:18} {value:.4f}" for metric, value in sorted(verdict.metrics.items())]
+    lines += [f"  {metric:22} {value:.4f}" for metric, value in sorted(verdict.metrics.items())]
     return [*lines, *(f"  gate: {reason}" for reason in verdict.gate.reasons or ["passed"])]
