@@ -126,7 +126,7 @@ def test_every_fault_is_named_at_once() -> None:
         ({"epochs": 1, "iters": 10}, "epochs and iters: give one of them"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"max_tokens": 8}, "max_tokens: Input should be greater than or equal to 32"),
-        ({"method": "dora"}, "method 'dora' is not built yet: use lora"),
+        ({"method": "dora"}, "method 'dora' is not built yet: use lora, rslora, lora-plus"),
         ({"name": "../jo"}, "name: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"),
         ({"name": "jo\n"}, "name: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"),
     ],

@@ -139,7 +139,7 @@ def test_build_says_how_much_it_wrote(capsys: pytest.CaptureFixture[str], home: 
                 "unknown key 'learnin_rate': did you mean 'learning_rate'?",
             ],
         ),
-        ("name: jo\ndata: d\nmethod: galore\n", ["method 'galore' is not built yet: use lora"]),
+        ("name: jo\ndata: d\nmethod: galore\n", ["method 'galore' is not built yet: use lora, rslora, lora-plus"]),
     ],
     ids=["absent", "cut off", "no such date", "empty", "unknown keys", "not built"],
 )

@@ -20,6 +20,7 @@ from base_model.resolve import is_hub_id
 from errors import ConfigRefused, DataRefused, SamevoiceError, exit_code, internal_failure
 from prompt_format.window import A_YEAR
 from training.private_files import PRIVATE_UMASK
+from training.progress import Progress
 
 if TYPE_CHECKING:
     from training.plan import Plan
@@ -64,7 +65,8 @@ def run_import(options: argparse.Namespace) -> None:
     out = options.output or Path("data/messages") / f"{options.path.stem}.jsonl"
     contacts = options.contacts or out.with_name(CONTACTS)
     told = Options(tuple(options.me), options.region, options.tz, options.day_first, dict(options.column))
-    coverage = import_messages(options.source, options.path, told, out)
+    with Progress() as tell:
+        coverage = import_messages(options.source, options.path, told, out, tell)
     say("\n".join([*coverage.lines(), f"written: {out} and {out.with_suffix('.report.json')}"]))
     added = add_people(contacts, coverage.people, coverage.source, options.region)
     if added:
@@ -82,7 +84,8 @@ def run_build(options: argparse.Namespace) -> None:
     stay_offline(hub_allowed=is_hub_id(options.model))
     history = read_history(options.messages, plan.since)  # what is wrong here is said before a tokenizer is loaded
     template = ChatTemplate(load_tokenizer(resolve(options.model)))
-    built = build(history, template, options.output, plan)
+    with Progress() as tell:
+        built = build(history, template, options.output, plan, tell)
     say("\n".join(built.statistics.lines(plan.gaps.session_minutes)))
     for variant in built.variants:
         counts = ", ".join(f"{count} {split}" for split, count in variant.counts.items())
@@ -310,7 +313,7 @@ def _add_build(commands: Any) -> None:
 def _add_configs(commands: Any) -> None:
     command = commands.add_parser("configs", help="datasets -> a training config for each model, method and variant")
     command.add_argument("data", type=Path, metavar="DATA", help="what build wrote, for example data/personal")
-    command.add_argument("--grid", type=Path, metavar="GRID.yaml", help="models and settings; default: training/grid.yaml")
+    command.add_argument("--grid", type=Path, metavar="GRID.yaml", help="models, settings; default: training/grid.yaml")
     command.add_argument("--name", help="what adapter names begin with; default: the name the data was built with")
     command.add_argument("-o", "--output", type=Path, default=Path("configs"))
     command.set_defaults(run=run_configs)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from errors import ConfigRefused
 from prompt_format.manifest import NAME_PATTERN
 
-METHODS = ("lora",)  # dora, rslora, pissa, lora-plus and galore are named in interface.md and not built yet
+METHODS = ("lora", "rslora", "lora-plus")  # dora, pissa and galore are named in interface.md and not built yet
 # What other programs call a setting, where the spelling does not give it away.
 ELSEWHERE = {"lora_alpha": "'scale', which is alpha / rank", "alpha": "'scale', which is alpha / rank", "r": "'rank'"}
 
@@ -64,6 +64,23 @@ class TrainConfig(_Strict):
     early_stopping: EarlyStopping = EarlyStopping()
     seed: int = Field(0, ge=0, lt=2**32)
     gate: GateLimits = GateLimits()
+
+    @property
+    def effective_scale(self) -> float:
+        """What the adapter's product is multiplied by; ``scale`` is alpha / rank.
+
+        rsLoRA divides alpha by the root of the rank instead, so that a higher rank does not learn more slowly:
+        Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (2023), theorem 3.2.
+        """
+        return self.scale * math.sqrt(self.rank) if self.method == "rslora" else self.scale
+
+    @property
+    def b_rate(self) -> float:
+        """How many times A's learning rate B has.
+
+        Hayou, Ghosh, Yu, "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024), section 4: 16.
+        """
+        return 16.0 if self.method == "lora-plus" else 1.0
 
     def steps(self, rows: int) -> int:
         """Optimizer steps of the whole run; three epochs where the config says neither epochs nor iters."""

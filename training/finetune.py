@@ -26,7 +26,7 @@ from prompt_format.adapter_check import AdapterConfig
 from prompt_format.format import Example
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
-from training.lora import adapter_weights, put_on, set_adapter
+from training.lora import adapter_weights, move_b_further, put_on, set_adapter
 from training.reply_loss import ReplyLogits, buckets, loss_sum, make_batch, mean_loss, reply_logits
 from training.rows import Dataset
 
@@ -155,7 +155,10 @@ class Run:
         self.optimizer.learning_rate = learning_rate(self.config, self.position.step, self.total)
         loss, gradients, count = self._gradients(indices)
         gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)
+        before = adapter_weights(self.model)
         self.optimizer.update(self.model, gradients)
+        if self.config.b_rate != 1:
+            move_b_further(self.model, before, self.config.b_rate)
         mx.eval(self.model.trainable_parameters(), self.optimizer.state, loss, norm)
         mean = scalar(loss)
         if not (math.isfinite(mean) and math.isfinite(scalar(norm))):

@@ -36,7 +36,7 @@ def put_on(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
         )
     # Only what the covered blocks really have: a key that matches nothing would make the config say more than it is.
     keys = sorted({key for key in wanted if any(path.endswith(f".{key}") for path in modules)})
-    parameters = LoraParameters(rank=config.rank, scale=config.scale, dropout=config.dropout, keys=keys)
+    parameters = LoraParameters(rank=config.rank, scale=config.effective_scale, dropout=config.dropout, keys=keys)
     model.freeze()
     linear_to_lora_layers(model, num_layers, {**parameters.model_dump(), "keys": set(keys)})
     mx.eval(model.parameters())
@@ -55,6 +55,22 @@ def set_adapter(model: Any, weights: dict[str, mx.array]) -> None:
     """Put *weights*, as ``adapter_weights`` gave them, back into the model."""
     model.load_weights(list(weights.items()), strict=False)
     mx.eval(model.parameters())
+
+
+def move_b_further(model: Any, before: dict[str, mx.array], times: float) -> None:
+    """Make what an optimizer's step did to each B *times* as large: as if B had so many times the learning rate.
+
+    Exact for optimizers whose step is proportional to the rate, as Adam's is without weight decay.
+
+    Args:
+        before: ``adapter_weights`` before the step.
+    """
+    moved = {
+        name: before[name] + times * (value - before[name])
+        for name, value in adapter_weights(model).items()
+        if name.endswith(".lora_b")
+    }
+    model.load_weights(list(moved.items()), strict=False)
 
 
 class Off:

@@ -1,0 +1,461 @@
+"""A grid of training configs: models x methods x the variants that really hold data, one strict file for each cell.
+
+    data/personal/<variant>/ + grid.yaml  ->  configs/<name>-<model>-<method>-<variant>.yaml
+
+What cannot be trained on is left out by name. A config that is there already may be edited: it stays as it is.
+Knows nothing of MLX and downloads nothing: that a hub model is not here, and so could not be checked, is said.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from base_model.resolve import is_hub_id, resolve
+from base_model.tokenizer import load_tokenizer
+from errors import BaseRefused, ConfigRefused, DataRefused, SamevoiceError
+from prompt_format.chat_template import ChatTemplate
+from prompt_format.contract import Contract
+from prompt_format.format import format_for
+from prompt_format.variants import VARIANTS
+from training.config import METHODS, TrainConfig, load_config, parse_config
+from training.private_files import sync_folder, write_synced
+from training.selection import SPLITS
+
+GRID = Path(__file__).with_name("grid.yaml")
+NAME_LENGTH = 64  # of adapter names, as prompt_format.manifest has it
+DECIDED_HERE = ("name", "data", "method")
+HEADER = """\
+# Edit freely: `training configs` never overwrites a file that is there.
+# Train with it: python -m training train THIS_FILE
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A base model of the grid.
+
+    Attributes:
+        short: What adapter names call it.
+        settings: Of its configs.
+        learning_rate_times: Method -> what the learning rate is multiplied by with it; 1 where nothing is said.
+    """
+
+    model: str
+    short: str
+    settings: dict[str, Any]
+    learning_rate_times: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A dataset of one variant that can be trained on; ``rows`` are counted in its files, split by split."""
+
+    folder: Path
+    contract: Contract
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One config of the grid, not written yet."""
+
+    config: TrainConfig
+    rows: dict[str, int]
+
+    @property
+    def file(self) -> str:
+        return f"{self.config.name}.yaml"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What ``make_configs`` did.
+
+    Attributes:
+        cells: One for each config, in the grid's order.
+        states: What became of each: written, unchanged or kept.
+        left_out: What is not in the grid, each with its reason.
+        notes: What could not be checked.
+    """
+
+    folder: Path
+    cells: list[Cell]
+    states: list[str]
+    left_out: list[str]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """The grid as a table, then what was left out and what could not be checked."""
+        paths = [str(self.folder / cell.file) for cell in self.cells]
+        width = max(map(len, paths))
+        table = [_row("config", width, SPLITS, "")]
+        for path, cell, state in zip(paths, self.cells, self.states, strict=True):
+            table.append(_row(path, width, [f"{cell.rows[split]:,}" for split in SPLITS], state))
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(self.states).items(), reverse=True))
+        table.append(f"{len(self.cells)} configs: {counts}")
+        if "kept" in self.states:
+            table.append("kept: not what the grid gives now, so perhaps edited; delete it to have it written again")
+        return [*table, *(f"left out: {line}" for line in self.left_out), *(f"note: {line}" for line in self.notes)]
+
+
+def make_configs(data: Path, out: Path, grid: Path = GRID, name: str | None = None) -> Made:
+    """Write a config into *out* for each cell of *grid* that can be trained on *data*.
+
+    Args:
+        data: The folder that ``training build`` wrote, or that of one variant in it.
+        name: What adapter names begin with; None is the name of the persona.
+
+    Raises:
+        ConfigRefused: If the grid is wrong, or adapters cannot be named so.
+        DataRefused: If no cell is left: every reason in ``details``, and nothing is written.
+    """
+    models = load_grid(grid)
+    variants, left_out = find_variants(data)
+    if not variants:
+        raise DataRefused(f"no variant in '{data}' can be trained on", code="empty_dataset", details=left_out)
+    plan = _Plan([], left_out, [], [])
+    for model in models:
+        _add_model(plan, model, variants, name)
+    if not plan.cells:
+        raise DataRefused(f"no model of '{grid}' fits the data in '{data}'", code="nothing_fits", details=plan.left_out)
+    states = _write(plan.cells, out)
+    return Made(out, plan.cells, states, plan.left_out, [_unchecked(model, plan.fit) for model in plan.unchecked])
+
+
+@dataclass
+class _Plan:
+    """The grid so far; ``fit`` are models that fit the data, ``unchecked`` those of which it is not known."""
+
+    cells: list[Cell]
+    left_out: list[str]
+    fit: list[str]
+    unchecked: list[str]
+
+
+def _add_model(plan: _Plan, model: Model, variants: Sequence[Variant], name: str | None) -> None:
+    try:
+        template = _template(model.model)
+    except BaseRefused as refused:
+        plan.left_out.append(f"{model.model}: {_whole(refused)}")
+        return
+    fitting = []
+    for variant in variants:
+        why = _misfit(model.model, template, variant) if template else None
+        if why:
+            plan.left_out.append(f"{model.model} x {variant.contract.variant}: {why}")
+        else:
+            fitting.append(variant)
+    if fitting:
+        plan.cells += _cells(model, fitting, name)
+        (plan.fit if template else plan.unchecked).append(model.model)
+
+
+# -- the grid
+
+
+class _Entry(BaseModel):
+    """A model of the grid. What else stands beside it are settings of its configs."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    model: str = Field(min_length=1)
+    short: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,23}$")
+
+    @property
+    def short_name(self) -> str:
+        return self.short or _plain(Path(self.model).name)[:24].rstrip("-._") or "model"
+
+
+class _Grid(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    settings: dict[str, Any] = {}
+    learning_rate_times: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    models: list[_Entry] = Field(min_length=1)
+
+
+def load_grid(path: Path) -> list[Model]:
+    """The models of the grid in *path*, each with its settings.
+
+    Raises:
+        ConfigRefused: If it cannot be read, or gives settings that no config may have: every fault in ``details``.
+    """
+    grid = _read_grid(path)
+    common = _faults(grid.settings, ("model", *DECIDED_HERE))
+    faults = [f"settings: {fault}" for fault in common]
+    known = get_args(TrainConfig.model_fields["method"].annotation)
+    strange = [method for method in grid.learning_rate_times if method not in known]
+    faults += [f"learning_rate_times: no method '{method}'; there are: {', '.join(known)}" for method in strange]
+    models = [
+        Model(e.model, e.short_name, {**grid.settings, **(e.model_extra or {})}, grid.learning_rate_times)
+        for e in grid.models
+    ]
+    for model in models:
+        faults += [f"{model.model}: {fault}" for fault in _faults(model.settings, DECIDED_HERE) if fault not in common]
+    for short, count in Counter(model.short for model in models).items():
+        if count > 1:
+            faults.append(f"{count} models are called '{short}': give each a short of its own")
+    if faults:
+        raise ConfigRefused(f"'{path}' is a grid that cannot be", code="grid_invalid", details=faults)
+    return models
+
+
+def _read_grid(path: Path) -> _Grid:
+    try:
+        return _Grid.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigRefused(f"no grid '{path}': copy training/grid.yaml and edit it", code="no_grid") from None
+    except ValidationError as error:
+        rows = error.errors(include_input=False, include_url=False)
+        details = [f"{'.'.join(map(str, row['loc'])) or 'grid'}: {row['msg']}" for row in rows]
+        raise ConfigRefused(f"'{path}' is a grid that cannot be", code="grid_invalid", details=details) from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
+        raise ConfigRefused(f"'{path}' is not readable YAML ({type(error).__name__})", code="grid_malformed") from None
+
+
+def _faults(settings: dict[str, Any], not_here: Sequence[str]) -> list[str]:
+    """What a config with *settings* would be refused for, and which of *not_here* are among them."""
+    faults = [f"'{key}' cannot be said here" for key in not_here if key in settings]
+    for method in METHODS:
+        try:
+            parse_config({**settings, "name": "name", "model": "model", "data": "data", "method": method}, "grid")
+        except ConfigRefused as refused:
+            faults += refused.details
+    return list(dict.fromkeys(faults))
+
+
+# -- the data
+
+
+class _Summary(BaseModel):
+    """What is needed of ``dataset.json``."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    contract: Contract
+    sha256: dict[str, str]
+
+
+def find_variants(data: Path) -> tuple[list[Variant], list[str]]:
+    """The variants in *data* that can be trained on, and why each other one cannot.
+
+    Raises:
+        DataRefused: If *data* is no folder.
+    """
+    if not data.is_dir():
+        raise DataRefused(f"no folder '{data}': run `python -m training build` first", code="no_dataset")
+    found: dict[str, Variant] = {}
+    left_out = []
+    for folder in _folders(data):
+        try:
+            variant = read_variant(folder)
+        except DataRefused as refused:
+            left_out.append(f"{folder.absolute().name}: {_whole(refused)}")
+            continue
+        first = found.setdefault(variant.contract.variant, variant)
+        if first is not variant:
+            left_out.append(f"{folder.name}: holds the variant {variant.contract.variant}, as {first.folder.name} does")
+    return list(found.values()), left_out
+
+
+def _folders(data: Path) -> list[Path]:
+    """*data* itself where it is that of one variant; else those in it, and those that the variants would have."""
+    if data.absolute().name in VARIANTS or any((data / name).exists() for name in ("dataset.json", "train.jsonl")):
+        return [data]
+    others = {path.name for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")} - set(VARIANTS)
+    return [data / name for name in [*VARIANTS, *sorted(others)]]
+
+
+def read_variant(folder: Path) -> Variant:
+    """The variant in *folder*: its contract, and how many rows its files hold.
+
+    Raises:
+        DataRefused: If there is nothing to learn from, or the files are not those that ``dataset.json`` describes:
+            everything in ``details``.
+    """
+    if not folder.exists():
+        raise DataRefused("not built", code="no_dataset")
+    summary = _summary(folder)
+    rows: dict[str, int] = {}
+    faults = []
+    for split in SPLITS:
+        file = f"{split}.jsonl"
+        try:
+            digest, rows[split] = _digest_and_rows(folder / file)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            faults.append(f"{file} is missing" if missing else f"{file} cannot be read ({type(error).__name__})")
+            continue
+        if digest != summary.sha256.get(file):
+            faults.append(f"{file} is not the file that dataset.json describes")
+    faults += [f"0 {split} rows" for split in ("train", "valid") if rows.get(split) == 0]
+    if summary.contract.variant not in VARIANTS:
+        faults.append("a variant that this version does not know")
+    if faults:
+        raise DataRefused("has to be built again", code="empty_dataset", details=faults)
+    return Variant(folder, summary.contract, rows)
+
+
+def _summary(folder: Path) -> _Summary:
+    try:
+        return _Summary.model_validate_json((folder / "dataset.json").read_bytes())
+    except FileNotFoundError:
+        raise DataRefused("no dataset.json: has to be built again", code="no_dataset") from None
+    except OSError as error:
+        raise DataRefused(f"dataset.json cannot be read ({type(error).__name__})", code="unreadable_file") from None
+    except ValidationError:  # which may quote what stands there, be it only a key
+        raise DataRefused(
+            "has to be built again: dataset.json is damaged or of another version", code="dataset_malformed"
+        ) from None
+
+
+def _digest_and_rows(path: Path) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    rows = 0
+    with path.open("rb") as file:
+        for line in file:
+            digest.update(line)
+            rows += bool(line.strip())
+    return digest.hexdigest(), rows
+
+
+# -- does the data fit the model
+
+
+def _template(model: str) -> ChatTemplate | None:
+    """The chat template of *model*, None for a hub model that is not on this machine. Raises BaseRefused."""
+    folder = _cached(model) if is_hub_id(model) else resolve(model)
+    return ChatTemplate(load_tokenizer(folder)) if folder else None
+
+
+def _cached(model: str) -> Path | None:
+    """Where the hub model *model* lies on this machine, if all that is read of it does."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        raise BaseRefused("no folder of that name, and no hub id either", code="no_such_model") from None
+    if not isinstance(config, str):
+        return None
+    try:
+        return resolve(str(Path(config).parent.absolute()))
+    except BaseRefused:
+        return None  # a download that has not ended
+
+
+def _misfit(model: str, template: ChatTemplate, variant: Variant) -> str | None:
+    """Why *model* cannot be trained on *variant*; None where it can."""
+    contract = variant.contract
+    build = f"build with --model {model} first"
+    if contract.tokenizer_sha256 != template.tokenizer_sha256:
+        return f"the data was built for another tokenizer: {build}"
+    if contract.template_sha256 != template.template_sha256:
+        return f"the data was built for another chat template: {build}"
+    try:
+        format_for(template, contract)
+    except DataRefused:
+        return f"the data was built by another version: {build}"
+    except BaseRefused as refused:
+        return _whole(refused)
+    return None
+
+
+def _unchecked(model: str, fit: Sequence[str]) -> str:
+    known = f" (it fits {', '.join(fit)})" if fit else ""
+    return (
+        f"{model} is not on this machine, so it was not checked that the data fits it{known}: "
+        f"build with --model {model} first, unless you did"
+    )
+
+
+# -- the configs
+
+
+def _cells(model: Model, variants: Sequence[Variant], name: str | None) -> Iterator[Cell]:
+    for method in METHODS:
+        for variant in variants:
+            person = variant.contract.persona.name if name is None else name
+            told = {
+                "name": adapter_name(person, model.short, method, variant.contract.variant),
+                "model": model.model,
+                "data": str(variant.folder),
+                "method": method,
+            }
+            config = parse_config({**model.settings, **told}, told["name"])
+            rate = config.learning_rate * model.learning_rate_times.get(method, 1)
+            yield Cell(config.model_copy(update={"learning_rate": float(f"{rate:.4g}")}), variant.rows)
+
+
+def adapter_name(person: str, model: str, method: str, variant: str) -> str:
+    """``<person>-<model>-<method>-<variant>`` as adapters may be called; *person* is shortened where it must be.
+
+    Raises:
+        ConfigRefused: If nothing of *person* can stand in such a name.
+    """
+    rest = f"-{model}-{method}-{variant}"
+    begin = _plain(person)[: NAME_LENGTH - len(rest)].rstrip("-._")
+    if not begin:
+        raise ConfigRefused(
+            f"'{person}' has no letter that an adapter's name may have (a to z, 0 to 9): give one with --name",
+            code="config_invalid",
+        )
+    return begin + rest
+
+
+def _plain(text: str) -> str:
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    return re.sub(r"[^a-z0-9._-]+", "-", bare).strip("-._")
+
+
+def _write(cells: Sequence[Cell], out: Path) -> list[str]:
+    """Write and load back all of *cells*, then move those that are new to *out*. Returns what became of each."""
+    out.mkdir(parents=True, exist_ok=True)
+    staging = out / f".staging-configs-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    try:
+        for cell in cells:
+            _stage(cell, staging)
+        return [_keep(staging / cell.file, out / cell.file) for cell in cells]
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        sync_folder(out)
+
+
+def _stage(cell: Cell, staging: Path) -> None:
+    settings = cell.config.model_dump(mode="json", exclude_none=True)
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    write_synced(staging / cell.file, (HEADER + text).encode())
+    if load_config(staging / cell.file) != cell.config:
+        raise ConfigRefused(f"the config '{cell.config.name}' cannot be written as YAML", code="config_malformed")
+
+
+def _keep(staged: Path, path: Path) -> str:
+    if not os.path.lexists(path):
+        os.rename(staged, path)
+        return "written"
+    return "unchanged" if path.is_file() and path.read_bytes() == staged.read_bytes() else "kept"
+
+
+# -- words
+
+
+def _row(config: str, width: int, numbers: Sequence[str], state: str) -> str:
+    return " ".join([f"{config:{width}}", *(f"{number:>8}" for number in numbers), f" {state}"]).rstrip()
+
+
+def _whole(error: SamevoiceError) -> str:
+    """*error* in one line."""
+    return ": ".join([error.message, *([", ".join(error.details)] if error.details else [])])
