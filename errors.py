@@ -127,6 +127,11 @@ def exit_code(error: SamevoiceError) -> int:
     return 1 if isinstance(error, Refused) else 70
 
 
+def one_line(error: SamevoiceError) -> str:
+    """*error* with its details in one line, for a list of several."""
+    return ": ".join([error.message, *([", ".join(error.details)] if error.details else [])])
+
+
 def internal_failure(error: BaseException) -> str:
     """One line about an error nobody expected: its kind and place, never its text, which may be somebody's message."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -17,8 +17,10 @@ from errors import ConfigRefused, DataRefused
 from tests.tiny import files_in, tiny_dataset, tiny_model
 from tests.toy_tokenizers import CHATML, ROOT, byte_level
 from training.__main__ import main
+from training.built_variants import find_variants
 from training.config import METHODS, load_config
-from training.configs import GRID, Made, adapter_name, find_variants, load_grid, make_configs
+from training.configs import Made, adapter_name, make_configs
+from training.grid import GRID, load_grid
 
 HUB = "nobody/nothing-350M"
 NOT_BUILT = [f"{variant}: not built" for variant in ("raw_style_variable", "category_aware")]

@@ -125,7 +125,8 @@ def _beside(given: Path | None, messages: Sequence[Path], name: str) -> Path | N
 
 
 def run_configs(options: argparse.Namespace) -> None:
-    from training.configs import GRID, make_configs
+    from training.configs import make_configs
+    from training.grid import GRID
 
     stay_offline(hub_allowed=False)
     made = make_configs(options.data, options.output, options.grid or GRID, options.name)

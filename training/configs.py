@@ -6,63 +6,31 @@ What cannot be trained on is left out by name. A config that is there already ma
 Knows nothing of MLX and downloads nothing: that a hub model is not here, and so could not be checked, is said.
 """
 
-import hashlib
 import os
-import re
 import shutil
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from base_model.resolve import is_hub_id, resolve
 from base_model.tokenizer import load_tokenizer
-from errors import BaseRefused, ConfigRefused, DataRefused, SamevoiceError
+from errors import BaseRefused, ConfigRefused, DataRefused, one_line
 from prompt_format.chat_template import ChatTemplate
-from prompt_format.contract import Contract
 from prompt_format.format import format_for
-from prompt_format.variants import VARIANTS
+from training.built_variants import Variant, find_variants
 from training.config import METHODS, TrainConfig, load_config, parse_config
+from training.grid import GRID, Model, load_grid, plain
 from training.private_files import sync_folder, write_synced
 from training.selection import SPLITS
 
-GRID = Path(__file__).with_name("grid.yaml")
 NAME_LENGTH = 64  # of adapter names, as prompt_format.manifest has it
-DECIDED_HERE = ("name", "data", "method")
 HEADER = """\
 # Edit freely: `training configs` never overwrites a file that is there.
 # Train with it: python -m training train THIS_FILE
 """
-
-
-@dataclass(frozen=True)
-class Model:
-    """A base model of the grid.
-
-    Attributes:
-        short: What adapter names call it.
-        settings: Of its configs.
-        learning_rate_times: Method -> what the learning rate is multiplied by with it; 1 where nothing is said.
-    """
-
-    model: str
-    short: str
-    settings: dict[str, Any]
-    learning_rate_times: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A dataset of one variant that can be trained on; ``rows`` are counted in its files, split by split."""
-
-    folder: Path
-    contract: Contract
-    rows: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -146,7 +114,7 @@ def _add_model(plan: _Plan, model: Model, variants: Sequence[Variant], name: str
     try:
         template = _template(model.model)
     except BaseRefused as refused:
-        plan.left_out.append(f"{model.model}: {_whole(refused)}")
+        plan.left_out.append(f"{model.model}: {one_line(refused)}")
         return
     fitting = []
     for variant in variants:
@@ -158,175 +126,6 @@ def _add_model(plan: _Plan, model: Model, variants: Sequence[Variant], name: str
     if fitting:
         plan.cells += _cells(model, fitting, name)
         (plan.fit if template else plan.unchecked).append(model.model)
-
-
-# -- the grid
-
-
-class _Entry(BaseModel):
-    """A model of the grid. What else stands beside it are settings of its configs."""
-
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
-
-    model: str = Field(min_length=1)
-    short: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]{0,23}$")
-
-    @property
-    def short_name(self) -> str:
-        return self.short or _plain(Path(self.model).name)[:24].rstrip("-._") or "model"
-
-
-class _Grid(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    settings: dict[str, Any] = {}
-    learning_rate_times: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
-    models: list[_Entry] = Field(min_length=1)
-
-
-def load_grid(path: Path) -> list[Model]:
-    """The models of the grid in *path*, each with its settings.
-
-    Raises:
-        ConfigRefused: If it cannot be read, or gives settings that no config may have: every fault in ``details``.
-    """
-    grid = _read_grid(path)
-    common = _faults(grid.settings, ("model", *DECIDED_HERE))
-    faults = [f"settings: {fault}" for fault in common]
-    known = get_args(TrainConfig.model_fields["method"].annotation)
-    strange = [method for method in grid.learning_rate_times if method not in known]
-    faults += [f"learning_rate_times: no method '{method}'; there are: {', '.join(known)}" for method in strange]
-    models = [
-        Model(e.model, e.short_name, {**grid.settings, **(e.model_extra or {})}, grid.learning_rate_times)
-        for e in grid.models
-    ]
-    for model in models:
-        faults += [f"{model.model}: {fault}" for fault in _faults(model.settings, DECIDED_HERE) if fault not in common]
-    for short, count in Counter(model.short for model in models).items():
-        if count > 1:
-            faults.append(f"{count} models are called '{short}': give each a short of its own")
-    if faults:
-        raise ConfigRefused(f"'{path}' is a grid that cannot be", code="grid_invalid", details=faults)
-    return models
-
-
-def _read_grid(path: Path) -> _Grid:
-    try:
-        return _Grid.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ConfigRefused(f"no grid '{path}': copy training/grid.yaml and edit it", code="no_grid") from None
-    except ValidationError as error:
-        rows = error.errors(include_input=False, include_url=False)
-        details = [f"{'.'.join(map(str, row['loc'])) or 'grid'}: {row['msg']}" for row in rows]
-        raise ConfigRefused(f"'{path}' is a grid that cannot be", code="grid_invalid", details=details) from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
-        raise ConfigRefused(f"'{path}' is not readable YAML ({type(error).__name__})", code="grid_malformed") from None
-
-
-def _faults(settings: dict[str, Any], not_here: Sequence[str]) -> list[str]:
-    """What a config with *settings* would be refused for, and which of *not_here* are among them."""
-    faults = [f"'{key}' cannot be said here" for key in not_here if key in settings]
-    for method in METHODS:
-        try:
-            parse_config({**settings, "name": "name", "model": "model", "data": "data", "method": method}, "grid")
-        except ConfigRefused as refused:
-            faults += refused.details
-    return list(dict.fromkeys(faults))
-
-
-# -- the data
-
-
-class _Summary(BaseModel):
-    """What is needed of ``dataset.json``."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    contract: Contract
-    sha256: dict[str, str]
-
-
-def find_variants(data: Path) -> tuple[list[Variant], list[str]]:
-    """The variants in *data* that can be trained on, and why each other one cannot.
-
-    Raises:
-        DataRefused: If *data* is no folder.
-    """
-    if not data.is_dir():
-        raise DataRefused(f"no folder '{data}': run `python -m training build` first", code="no_dataset")
-    found: dict[str, Variant] = {}
-    left_out = []
-    for folder in _folders(data):
-        try:
-            variant = read_variant(folder)
-        except DataRefused as refused:
-            left_out.append(f"{folder.absolute().name}: {_whole(refused)}")
-            continue
-        first = found.setdefault(variant.contract.variant, variant)
-        if first is not variant:
-            left_out.append(f"{folder.name}: holds the variant {variant.contract.variant}, as {first.folder.name} does")
-    return list(found.values()), left_out
-
-
-def _folders(data: Path) -> list[Path]:
-    """*data* itself where it is that of one variant; else those in it, and those that the variants would have."""
-    if data.absolute().name in VARIANTS or any((data / name).exists() for name in ("dataset.json", "train.jsonl")):
-        return [data]
-    others = {path.name for path in data.iterdir() if path.is_dir() and not path.name.startswith(".")} - set(VARIANTS)
-    return [data / name for name in [*VARIANTS, *sorted(others)]]
-
-
-def read_variant(folder: Path) -> Variant:
-    """The variant in *folder*: its contract, and how many rows its files hold.
-
-    Raises:
-        DataRefused: If there is nothing to learn from, or the files are not those that ``dataset.json`` describes:
-            everything in ``details``.
-    """
-    if not folder.exists():
-        raise DataRefused("not built", code="no_dataset")
-    summary = _summary(folder)
-    rows: dict[str, int] = {}
-    faults = []
-    for split in SPLITS:
-        file = f"{split}.jsonl"
-        try:
-            digest, rows[split] = _digest_and_rows(folder / file)
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            faults.append(f"{file} is missing" if missing else f"{file} cannot be read ({type(error).__name__})")
-            continue
-        if digest != summary.sha256.get(file):
-            faults.append(f"{file} is not the file that dataset.json describes")
-    faults += [f"0 {split} rows" for split in ("train", "valid") if rows.get(split) == 0]
-    if summary.contract.variant not in VARIANTS:
-        faults.append("a variant that this version does not know")
-    if faults:
-        raise DataRefused("has to be built again", code="empty_dataset", details=faults)
-    return Variant(folder, summary.contract, rows)
-
-
-def _summary(folder: Path) -> _Summary:
-    try:
-        return _Summary.model_validate_json((folder / "dataset.json").read_bytes())
-    except FileNotFoundError:
-        raise DataRefused("no dataset.json: has to be built again", code="no_dataset") from None
-    except OSError as error:
-        raise DataRefused(f"dataset.json cannot be read ({type(error).__name__})", code="unreadable_file") from None
-    except ValidationError:  # which may quote what stands there, be it only a key
-        raise DataRefused(
-            "has to be built again: dataset.json is damaged or of another version", code="dataset_malformed"
-        ) from None
-
-
-def _digest_and_rows(path: Path) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    rows = 0
-    with path.open("rb") as file:
-        for line in file:
-            digest.update(line)
-            rows += bool(line.strip())
-    return digest.hexdigest(), rows
 
 
 # -- does the data fit the model
@@ -368,7 +167,7 @@ def _misfit(model: str, template: ChatTemplate, variant: Variant) -> str | None:
     except DataRefused:
         return f"the data was built by another version: {build}"
     except BaseRefused as refused:
-        return _whole(refused)
+        return one_line(refused)
     return None
 
 
@@ -405,18 +204,13 @@ def adapter_name(person: str, model: str, method: str, variant: str) -> str:
         ConfigRefused: If nothing of *person* can stand in such a name.
     """
     rest = f"-{model}-{method}-{variant}"
-    begin = _plain(person)[: NAME_LENGTH - len(rest)].rstrip("-._")
+    begin = plain(person)[: NAME_LENGTH - len(rest)].rstrip("-._")
     if not begin:
         raise ConfigRefused(
             f"'{person}' has no letter that an adapter's name may have (a to z, 0 to 9): give one with --name",
             code="config_invalid",
         )
     return begin + rest
-
-
-def _plain(text: str) -> str:
-    bare = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    return re.sub(r"[^a-z0-9._-]+", "-", bare).strip("-._")
 
 
 def _write(cells: Sequence[Cell], out: Path) -> list[str]:
@@ -454,8 +248,3 @@ def _keep(staged: Path, path: Path) -> str:
 
 def _row(config: str, width: int, numbers: Sequence[str], state: str) -> str:
     return " ".join([f"{config:{width}}", *(f"{number:>8}" for number in numbers), f" {state}"]).rstrip()
-
-
-def _whole(error: SamevoiceError) -> str:
-    """*error* in one line."""
-    return ": ".join([error.message, *([", ".join(error.details)] if error.details else [])])
