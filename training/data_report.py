@@ -78,10 +78,7 @@ def _facts(formats: Sequence[PromptFormat], chosen: Chosen, written: Sequence[Wr
         "session_minutes": chosen.plan.gaps.session_minutes,
         "sources": chosen.history.sources,
         "splits": SPLITS,
-        "variants": [
-            (one, form.contract.model_dump(mode="json")["persona"]["style"], _rows(form, one.folder))
-            for form, one in zip(formats, written, strict=True)
-        ],
+        "variants": [(one, _rows(form, one.folder)) for form, one in zip(formats, written, strict=True)],
     }
 
 

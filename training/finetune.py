@@ -155,9 +155,9 @@ class Run:
         self.optimizer.learning_rate = learning_rate(self.config, self.position.step, self.total)
         loss, gradients, count = self._gradients(indices)
         gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)
-        before = adapter_weights(self.model)
+        before = adapter_weights(self.model) if self.config.b_rate != 1 else {}
         self.optimizer.update(self.model, gradients)
-        if self.config.b_rate != 1:
+        if before:
             move_b_further(self.model, before, self.config.b_rate)
         mx.eval(self.model.trainable_parameters(), self.optimizer.state, loss, norm)
         mean = scalar(loss)

@@ -19,7 +19,7 @@ class Options:
         region: Country (``US``) of phone numbers written without a country code.
         zone: Where times have none: the time zone of the phone; None is this computer's.
         day_first: Whether 3/4 is the third of April; None where the export must show it.
-        columns: For csv: field of the record -> name of the column.
+        columns: For tables (csv, jsonl): field of the record -> name of the column.
     """
 
     me: tuple[str, ...] = ()
