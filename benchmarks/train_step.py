@@ -37,10 +37,11 @@ from training.config import TrainConfig, load_config  # noqa: E402
 from training.conversations import read_history  # noqa: E402
 from training.dataset import build  # noqa: E402
 from training.finetune import Run  # noqa: E402
-from training.lora import put_on  # noqa: E402
+from training.lora import choose_layers, wear  # noqa: E402
 from training.plan import Plan  # noqa: E402
 from training.reply_loss import reply_logits  # noqa: E402
 from training.rows import load_dataset  # noqa: E402
+from training.watch import Lines  # noqa: E402
 
 ROUNDS = 15
 
@@ -81,14 +82,12 @@ def _timed(step: Callable[[list[int]], None], batch: list[int], blas_threads: in
 
 def _ours(config: TrainConfig, rows: list[Example]) -> Callable[[list[int]], None]:
     model = load_base(config.model).model
-    logits = reply_logits(model)
-    put_on(model, config)
-    return Run(model, rows, rows[:1], config, logits, print).take_step
+    return Run(model, rows, rows[:1], config, reply_logits(model), Lines(print)).take_step
 
 
 def _theirs(config: TrainConfig, rows: list[Example]) -> Callable[[list[int]], None]:
     model: Any = load_base(config.model).model
-    put_on(model, config)
+    wear(model, choose_layers(model, config)[0])
     model.train()
     optimizer = optim.AdamW(learning_rate=config.learning_rate)
     gradients = nn.value_and_grad(model, default_loss)

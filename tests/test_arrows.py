@@ -19,7 +19,17 @@ MAY_IMPORT = {
 }
 IMPORT_MLX = {
     "base_model": {"arrays", "load"},
-    "training": {"lora", "reply_loss", "shared_prefix", "finetune", "checkpoint", "generate", "train", "again"},
+    "training": {
+        "lora",
+        "reply_loss",
+        "shared_prefix",
+        "finetune",
+        "checkpoint",
+        "generate",
+        "train",
+        "again",
+        *(f"methods/{name}" for name in ("method", "low_rank", "pissa", "dora", "galore")),
+    },  # fmt: skip
     "service": {"slots", "sampling", "mlx_device"},
     "prompt_format": set(),
 }

@@ -14,7 +14,7 @@ from tests.tiny import tiny_dataset, tiny_model
 from tests.toy_tokenizers import byte_level
 from training.config import TrainConfig, parse_config
 from training.evaluate import Verdict, evaluate, gate
-from training.lora import adapter_weights, put_on, set_adapter
+from training.lora import adapter_weights, choose_layers, set_adapter, wear
 from training.rows import Dataset, load_dataset
 
 # What is measured of base and adapter, and what these are held against.
@@ -94,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> Any:
     """A base that wears a new adapter."""
     found = load_base(str(tiny_model(folder / "model"))).model
-    put_on(found, config())
+    wear(found, choose_layers(found, config())[0])
     found.eval()
     return found
 

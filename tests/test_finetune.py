@@ -19,6 +19,7 @@ from training.config import TrainConfig, parse_config
 from training.finetune import Trained, finetune, learning_rate
 from training.reply_loss import mean_loss, reply_logits
 from training.rows import Dataset, load_dataset
+from training.watch import Lines
 
 FEW = {
     "rank": 4, "batch_size": 6, "iters": 4, "learning_rate": 0.02, "schedule": {"decay": "constant"},
@@ -59,7 +60,7 @@ def trained(folder: Path, dataset: Dataset) -> Callable[..., Trained]:
     def run(kind: str = "llama", data: Dataset = dataset, say: Any = quiet, **more: Any) -> Trained:
         options = {name: more.pop(name) for name in ("checkpoint", "resume") if name in more}
         model = more.pop("model", None) or load_base(str(folder / kind)).model
-        return finetune(model, data, config(**more), say, **options)
+        return finetune(model, data, config(**more), Lines(say), **options)
 
     return run
 
@@ -101,8 +102,8 @@ def stops_at(step: int) -> Callable[[str], None]:
 
 def same(one: Trained, other: Trained) -> bool:
     """Whether two runs gave the same weights, to the last bit, by the same way."""
-    weights = all(mx.array_equal(one.weights[name], value) for name, value in other.weights.items())
-    return weights and one.weights.keys() == other.weights.keys() and one.position == other.position
+    weights = all(mx.array_equal(one.exported.weights[name], value) for name, value in other.exported.weights.items())
+    return weights and one.exported.weights.keys() == other.exported.weights.keys() and one.position == other.position
 
 
 # -- what is learned and kept
@@ -159,7 +160,7 @@ def test_the_base_is_left_as_it_was(folder: Path, trained: Callable[..., Trained
 
     assert set(before) == {name for name in after if "lora" not in name}
     assert all(mx.array_equal(value, after[name]) for name, value in before.items())
-    assert all(mx.array_equal(value, after[name]) for name, value in found.weights.items())
+    assert all(mx.array_equal(value, after[name]) for name, value in found.exported.weights.items())
     assert not model.training
 
 

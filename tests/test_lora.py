@@ -12,11 +12,11 @@ from mlx_lm.tuner.utils import load_adapters
 
 from base_model.load import load_base, projections
 from errors import ConfigRefused
-from prompt_format.adapter_check import config_json, covered_modules, expected_tensors
+from prompt_format.adapter_check import AdapterConfig, config_json, covered_modules, expected_tensors
 from prompt_format.manifest import CONFIG, WEIGHTS
 from tests.tiny import LAYERS, tiny_model
 from training.config import TrainConfig, parse_config
-from training.lora import Off, adapter_weights, put_on, set_adapter
+from training.lora import Off, adapter_weights, choose_layers, set_adapter, wear
 
 IDS = mx.array([[7, 8, 9, 20, 21]])
 ATTENTION = ["k_proj", "o_proj", "q_proj", "v_proj"]
@@ -34,6 +34,13 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 @pytest.fixture
 def llama(tmp_path: Path) -> Any:
     return load_base(str(tiny_model(tmp_path / "llama"))).model
+
+
+def put_on(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
+    """A new adapter on *model*: its config, and the layers it changes."""
+    adapter, modules = choose_layers(model, config)
+    wear(model, adapter)
+    return adapter, modules
 
 
 def some_weights(model: Any) -> dict[str, mx.array]:

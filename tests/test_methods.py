@@ -18,6 +18,7 @@ from training.config import METHODS, TrainConfig, parse_config
 from training.finetune import Trained, finetune
 from training.lora import adapter_weights
 from training.rows import Dataset, load_dataset
+from training.watch import Lines
 
 IDS = mx.array([[7, 8, 9, 20, 21]])
 
@@ -51,7 +52,7 @@ def run(folder: Path, dataset: Dataset) -> Callable[..., tuple[Any, Trained]]:
 
     def trained(method: str, **settings: Any) -> tuple[Any, Trained]:
         model = load_base(str(folder / "model")).model
-        return model, finetune(model, dataset, config(method, **settings), quiet)
+        return model, finetune(model, dataset, config(method, **settings), Lines(quiet))
 
     return trained
 
@@ -62,14 +63,14 @@ def test_what_is_exported_gives_the_logits_of_what_was_trained(
 ) -> None:
     """mlx-lm puts it on an untouched base: the same numbers, to the last bit."""
     model, trained = run(method, iters=4, learning_rate=0.02)
-    (tmp_path / CONFIG).write_bytes(config_json(trained.adapter))
-    mx.save_safetensors(str(tmp_path / WEIGHTS), trained.weights)
+    (tmp_path / CONFIG).write_bytes(config_json(trained.exported.adapter))
+    mx.save_safetensors(str(tmp_path / WEIGHTS), trained.exported.weights)
     served = load_adapters(load_base(str(folder / "model")).model, str(tmp_path))
     served.eval()
 
     assert mx.array_equal(model(IDS), served(IDS))
     assert not mx.allclose(model(IDS), load_base(str(folder / "model")).model(IDS), atol=1e-3)
-    assert "lora" == json.loads(config_json(trained.adapter))["fine_tune_type"]
+    assert "lora" == json.loads(config_json(trained.exported.adapter))["fine_tune_type"]
 
 
 @pytest.mark.parametrize(("method", "scale"), [("lora", 2.0), ("lora-plus", 2.0), ("rslora", 4.0)])
@@ -77,7 +78,7 @@ def test_rslora_divides_by_the_root_of_the_rank(
     method: str, scale: float, run: Callable[..., tuple[Any, Trained]]
 ) -> None:
     """alpha 8 over rank 4, or over its root; served as a scale like any other."""
-    assert scale == run(method, rank=4, scale=2.0)[1].adapter.lora_parameters.scale
+    assert scale == run(method, rank=4, scale=2.0)[1].exported.adapter.lora_parameters.scale
 
 
 def test_lora_plus_moves_b_sixteen_times_as_far(run: Callable[..., tuple[Any, Trained]]) -> None:
@@ -105,8 +106,8 @@ def test_a_run_of_lora_plus_goes_on_after_a_stop(
     chosen = config("lora-plus", iters=4, **every_step)
     checkpoint = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Stopped):
-        finetune(load_base(str(folder / "model")).model, dataset, chosen, stop, checkpoint)
-    resumed = finetune(load_base(str(folder / "model")).model, dataset, chosen, quiet, checkpoint, resume=True)
+        finetune(load_base(str(folder / "model")).model, dataset, chosen, Lines(stop), checkpoint)
+    resumed = finetune(load_base(str(folder / "model")).model, dataset, chosen, Lines(quiet), checkpoint, resume=True)
     whole = run("lora-plus", iters=4, **every_step)[1]
 
-    assert all(mx.array_equal(whole.weights[name], value) for name, value in resumed.weights.items())
+    assert all(mx.array_equal(whole.exported.weights[name], value) for name, value in resumed.exported.weights.items())

@@ -15,7 +15,7 @@ from prompt_format.format import Example
 from tests.hostile import QUICK
 from tests.tiny import tiny_model
 from training.config import TrainConfig
-from training.lora import put_on
+from training.lora import choose_layers, wear
 from training.reply_loss import loss_sum, make_batch, reply_logits
 from training.shared_prefix import WORTH_IT, can_share, common_prefix
 
@@ -45,7 +45,7 @@ def test_the_logits_are_those_of_whole_rows(model: Any) -> None:
 
 def test_the_gradient_is_that_of_whole_rows(model: Any) -> None:
     """Of every weight of an adapter, as a relative distance: the prefix is learnt through as well."""
-    put_on(model, TrainConfig(name="jo", model=".", data=Path("data"), rank=4))
+    wear(model, choose_layers(model, TrainConfig(name="jo", model=".", data=Path("data"), rank=4))[0])
     for name, module in model.named_modules():
         if hasattr(module, "lora_b"):
             module.lora_b = mx.random.normal(module.lora_b.shape, key=mx.random.key(len(name))) * 0.1

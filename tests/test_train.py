@@ -21,7 +21,7 @@ from prompt_format.probe import PROBE_LOGITS, PROBE_TOLERANCE, probe_prompt
 from tests.tiny import files_in, tiny_dataset, tiny_model
 from training.again import evaluate_again
 from training.config import TrainConfig, parse_config
-from training.lora import put_on, set_adapter
+from training.lora import choose_layers, set_adapter, wear
 from training.publish import list_adapters
 from training.train import Published, notify, train
 
@@ -94,7 +94,7 @@ def test_what_is_published_passes_the_services_checks(made: Path, store: Path, p
     """Base, contract, config, tensors and values."""
     found = checked(made, store, published.generation)
 
-    assert (4, 2.0, tuple(published.trained.modules)) == (found.rank, found.scale, found.modules)
+    assert (4, 2.0, tuple(published.trained.exported.modules)) == (found.rank, found.scale, found.modules)
 
 
 def test_an_adapter_that_passes_the_gate_is_current(store: Path, published: Published) -> None:
@@ -120,7 +120,7 @@ def test_the_probe_is_found_again(made: Path, store: Path, published: Published)
     """A fresh base with the published weights gives the first logits that the trainer computed."""
     found = checked(made, store, published.generation)
     model = load_base(str(made / "model")).model
-    put_on(model, config(made))
+    wear(model, choose_layers(model, config(made))[0])
     path = store / "jo" / published.generation / "adapters.safetensors"
     set_adapter(model, dict(mx.load(str(path))))
     model.eval()

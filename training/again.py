@@ -6,12 +6,12 @@ import safetensors.numpy
 
 from base_model.load import load_base
 from errors import AdapterRefused
-from prompt_format.adapter_check import check_fit, check_manifest
+from prompt_format.adapter_check import AdapterConfig, check_fit, check_manifest
 from prompt_format.adapter_store import current, read_generation
 from prompt_format.chat_template import ChatTemplate
 from training.config import TrainConfig
 from training.evaluate import evaluate
-from training.lora import put_on, set_adapter
+from training.lora import wear
 from training.rows import load_dataset
 
 
@@ -36,8 +36,8 @@ def evaluate_again(store: Path, name: str, generation: str | None, data: Path | 
             f"{name}@{generation} was trained under another contract than '{dataset.folder}' was built with",
             code="contract_mismatch",
         )
-    put_on(base.model, config)
-    set_adapter(base.model, {key: mx.array(value) for key, value in safetensors.numpy.load(files.weights).items()})
+    adapter = AdapterConfig.model_validate_json(files.config)
+    wear(base.model, adapter, {k: mx.array(value) for k, value in safetensors.numpy.load(files.weights).items()})
     base.model.eval()
     verdict = evaluate(base.model, dataset, config)
     lines = [f"{name}@{generation} on {dataset.folder}: {len(dataset.splits['test'])} held-out replies"]

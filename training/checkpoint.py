@@ -15,25 +15,26 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from base_model.arrays import load_arrays
 from errors import TrainingStopped
-from training.lora import adapter_weights, set_adapter
+from training.methods.method import Method
 
 
 class Resumable(Protocol):
     """What a checkpoint fills again."""
 
+    method: Method
     best: dict[str, mx.array]
     position: Any
 
 
-def save_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stamp: dict[str, str]) -> None:
+def save_checkpoint(path: Path, run: Resumable, stamp: dict[str, str]) -> None:
     """Write the state of *run* to *path*; *stamp* says what run it is.
 
     Raises:
         TrainingStopped: If the disk refuses; the checkpoint before stays.
     """
-    arrays = {f"adapter/{k}": v for k, v in adapter_weights(model).items()}
+    arrays = {f"trained/{k}": v for k, v in run.method.trained().items()}
     arrays |= {f"best/{k}": v for k, v in run.best.items()}
-    arrays |= {f"optimizer/{k}": v for k, v in tree_flatten(optimizer.state)}
+    arrays |= {f"optimizer/{k}": v for k, v in tree_flatten(run.method.optimizer.state)}
     more = {"random": str(_random_seed()), "position": json.dumps(asdict(run.position))}
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = path.with_name(f".staging-{path.name}")  # the suffix must stay: mlx adds it otherwise
@@ -48,8 +49,8 @@ def save_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stam
     os.replace(staged, path)
 
 
-def load_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stamp: dict[str, str]) -> None:
-    """Fill model, optimizer and *run* from *path*.
+def load_checkpoint(path: Path, run: Resumable, stamp: dict[str, str]) -> None:
+    """Fill *run* from *path*.
 
     Raises:
         TrainingStopped: If there is none, it is damaged, or it belongs to another config or dataset.
@@ -68,9 +69,9 @@ def load_checkpoint(path: Path, model: Any, optimizer: Any, run: Resumable, stam
             f"the checkpoint '{path}' belongs to another {' and '.join(differ)}: start without --resume",
             code="bad_checkpoint",
         )
-    set_adapter(model, _part(arrays, "adapter/"))
+    run.method.restore(_part(arrays, "trained/"))
     run.best = _part(arrays, "best/")
-    optimizer.state = tree_unflatten(list(_part(arrays, "optimizer/").items()))
+    run.method.optimizer.state = tree_unflatten(list(_part(arrays, "optimizer/").items()))
     mx.random.seed(int(saved["random"]))
     position = json.loads(saved["position"])
     for name in ("losses", "validation"):

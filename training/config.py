@@ -74,14 +74,6 @@ class TrainConfig(_Strict):
         """
         return self.scale * math.sqrt(self.rank) if self.method == "rslora" else self.scale
 
-    @property
-    def b_rate(self) -> float:
-        """How many times A's learning rate B has.
-
-        Hayou, Ghosh, Yu, "LoRA+: Efficient Low Rank Adaptation of Large Models" (2024), section 4: 16.
-        """
-        return 16.0 if self.method == "lora-plus" else 1.0
-
     def steps(self, rows: int) -> int:
         """Optimizer steps of the whole run; three epochs where the config says neither epochs nor iters."""
         if self.iters is not None:

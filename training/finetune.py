@@ -22,16 +22,16 @@ from mlx.utils import tree_map
 
 from base_model.arrays import scalar
 from errors import TrainingStopped
-from prompt_format.adapter_check import AdapterConfig
 from prompt_format.format import Example
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
-from training.lora import adapter_weights, move_b_further, put_on, set_adapter
+from training.methods.begin import begin
+from training.methods.method import Exported, Method
 from training.reply_loss import ReplyLogits, buckets, loss_sum, make_batch, mean_loss, reply_logits
 from training.rows import Dataset
+from training.watch import Step, Watch
 
 MAX_GRADIENT_NORM = 1.0
-Progress = Callable[[str], None]
 
 
 @dataclass
@@ -49,11 +49,9 @@ class Position:
 
 @dataclass(frozen=True)
 class Trained:
-    """The best weights of a run; they are also set in the model."""
+    """What the best weights of a run were exported as; the model wears it."""
 
-    weights: dict[str, mx.array]
-    adapter: AdapterConfig
-    modules: list[str]
+    exported: Exported
     position: Position
     base_loss: float
     seconds: float
@@ -63,11 +61,11 @@ def finetune(
     model: Any,
     dataset: Dataset,
     config: TrainConfig,
-    say: Progress,
+    watch: Watch,
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> Trained:
-    """Train an adapter on *model*, which is left with the best weights in it.
+    """Train an adapter on *model*, which is left with the best one on it.
 
     Args:
         checkpoint: A file to save the run's state in at each evaluation; None saves nothing.
@@ -81,24 +79,26 @@ def finetune(
     mx.random.seed(config.seed)
     logits = reply_logits(model)
     if not logits.is_short:
-        say("this architecture computes its logits its own way: the whole vocabulary projection runs for each row")
+        watch.say(
+            "this architecture computes its logits its own way: the whole vocabulary projection runs for each row"
+        )
     elif not logits.shares:
-        say("this architecture's caches cannot be shared: the system prompt is computed for each row")
+        watch.say("this architecture's caches cannot be shared: the system prompt is computed for each row")
     base_loss = mean_loss(model, dataset.splits["valid"], logits)
-    adapter, modules = put_on(model, config)
-    run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, say)
-    say(
-        f"{len(run.train)} rows, {sum(v.size for v in adapter_weights(model).values()):,} trainable parameters in "
-        f"{len(modules)} layers, {run.total} steps; validation loss of the base {base_loss:.4f}"
+    run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, watch)
+    watch.say(
+        f"{len(run.train)} rows, {sum(v.size for v in run.method.trained().values()):,} trainable parameters in "
+        f"{len(run.method.modules)} layers, {run.total} steps; validation loss of the base {base_loss:.4f}"
     )
     stamp = {"config": config.model_dump_json(), "dataset": dataset.digest}
     if resume and checkpoint is not None:
-        load_checkpoint(checkpoint, model, run.optimizer, run, stamp)
-        say(f"goes on at step {run.position.step}")
-    run.until_done(lambda: save_checkpoint(checkpoint, model, run.optimizer, run, stamp) if checkpoint else None)
-    set_adapter(model, run.best)
+        load_checkpoint(checkpoint, run, stamp)
+        watch.say(f"goes on at step {run.position.step}")
+    run.until_done(lambda: save_checkpoint(checkpoint, run, stamp) if checkpoint else None)
+    run.method.restore(run.best)
+    exported = run.method.export()
     model.eval()
-    return Trained(run.best, adapter, modules, run.position, base_loss, time.monotonic() - began)
+    return Trained(exported, run.position, base_loss, time.monotonic() - began)
 
 
 class Run:
@@ -111,17 +111,16 @@ class Run:
         valid: Sequence[Example],
         config: TrainConfig,
         logits: ReplyLogits,
-        say: Progress,
+        watch: Watch,
     ):
         self.model, self.train, self.valid = model, train, valid
-        self.config, self.logits, self.say = config, logits, say
+        self.config, self.logits, self.watch = config, logits, watch
+        self.method: Method = begin(model, config)
         self.total = config.steps(len(train))
         self.per_epoch = max(1, math.ceil(len(train) / config.batch_size))
         self.evaluate_every = max(1, self.per_epoch // config.early_stopping.evaluations_per_epoch)
         self.position = Position()
-        self.best = adapter_weights(model)
-        self.optimizer = optim.AdamW(learning_rate=config.learning_rate, weight_decay=0.0)
-        self.optimizer.init(model.trainable_parameters())
+        self.best = self.method.trained()
         self.gradients = nn.value_and_grad(model, loss_sum(logits))
         self.streams = streams()
 
@@ -135,7 +134,7 @@ class Run:
                 self._evaluate()
                 save()
         if self.position.step < self.total:
-            self.say(f"stopped early: no better for {self.position.worse_in_a_row} evaluations")
+            self.watch.say(f"stopped early: no better for {self.position.worse_in_a_row} evaluations")
 
     def _is_over(self) -> bool:
         position = self.position
@@ -152,14 +151,12 @@ class Run:
 
     def take_step(self, indices: list[int]) -> None:
         """One optimizer step on the rows *indices*. Raises TrainingStopped when the loss is not a number."""
-        self.optimizer.learning_rate = learning_rate(self.config, self.position.step, self.total)
+        began = time.perf_counter()
+        rate = learning_rate(self.config, self.position.step, self.total)
         loss, gradients, count = self._gradients(indices)
         gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)
-        before = adapter_weights(self.model) if self.config.b_rate != 1 else {}
-        self.optimizer.update(self.model, gradients)
-        if before:
-            move_b_further(self.model, before, self.config.b_rate)
-        mx.eval(self.model.trainable_parameters(), self.optimizer.state, loss, norm)
+        self.method.update(gradients, rate)
+        mx.eval(self.model.trainable_parameters(), self.method.optimizer.state, loss, norm)
         mean = scalar(loss)
         if not (math.isfinite(mean) and math.isfinite(scalar(norm))):
             raise TrainingStopped(
@@ -170,6 +167,9 @@ class Run:
         self.position.step += 1
         self.position.tokens += count
         self.position.losses.append((self.position.step, mean))
+        read = sum(len(self.train[i].ids) for i in indices)
+        seconds, peak = time.perf_counter() - began, mx.get_peak_memory()
+        self.watch.stepped(Step(self.position.step, self.total, mean, rate, len(indices), count, read, seconds, peak))
 
     def _gradients(self, indices: list[int]) -> tuple[mx.array, Any, int]:
         """(mean loss a token, its gradients, tokens) of one batch, a part of it on each stream."""
@@ -196,15 +196,10 @@ class Run:
         position.validation.append((position.step, loss))
         if loss < position.best_loss:
             position.best_loss, position.best_step, position.worse_in_a_row = loss, position.step, 0
-            # Arrays are replaced by an update, never written into: holding them is a copy.
-            self.best = adapter_weights(self.model)
+            self.best = self.method.trained()
         else:
             position.worse_in_a_row += 1
-        recent = [value for _, value in position.losses[-self.evaluate_every :]]
-        self.say(
-            f"step {position.step}/{self.total}  training loss {sum(recent) / len(recent):.4f}  "
-            f"validation loss {loss:.4f}{'  (best)' if position.best_step == position.step else ''}"
-        )
+        self.watch.validated(position.step, loss, position.best_step == position.step)
 
 
 @cache

@@ -1,9 +1,10 @@
-"""LoRA layers on a frozen base: put on, read out, taken off. mlx-lm's own layers, so its format is ours."""
+"""LoRA and DoRA layers on a frozen base: put on, read out, taken off. mlx-lm's own layers, so its format is ours."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from base_model.load import projections
@@ -12,8 +13,8 @@ from prompt_format.adapter_check import AdapterConfig, LoraParameters, covered_m
 from training.config import TrainConfig
 
 
-def put_on(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
-    """Freeze *model* and add LoRA layers; returns mlx-lm's config of them and the full paths they change.
+def choose_layers(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
+    """mlx-lm's config of the plain LoRA that *config* asks for, and the full paths of the layers it changes.
 
     Raises:
         ConfigRefused: If the config names no layer of the model.
@@ -37,13 +38,33 @@ def put_on(model: Any, config: TrainConfig) -> tuple[AdapterConfig, list[str]]:
     # Only what the covered blocks really have: a key that matches nothing would make the config say more than it is.
     keys = sorted({key for key in wanted if any(path.endswith(f".{key}") for path in modules)})
     parameters = LoraParameters(rank=config.rank, scale=config.effective_scale, dropout=config.dropout, keys=keys)
-    model.freeze()
-    linear_to_lora_layers(model, num_layers, {**parameters.model_dump(), "keys": set(keys)})
-    mx.eval(model.parameters())
     adapter = AdapterConfig(
         fine_tune_type="lora", num_layers=num_layers, lora_parameters=parameters, model=config.model
     )
     return adapter, modules
+
+
+def wear(model: Any, adapter: AdapterConfig, weights: dict[str, mx.array] | None = None) -> None:
+    """Freeze *model* and put *adapter* on it: with *weights*, or as it begins, which changes nothing."""
+    parameters = adapter.lora_parameters
+    settings = {**parameters.model_dump(), "keys": set(parameters.keys)}
+    model.freeze()
+    linear_to_lora_layers(model, adapter.num_layers, settings, use_dora=adapter.fine_tune_type == "dora")
+    if weights is not None:
+        model.load_weights(list(weights.items()), strict=False)
+    mx.eval(model.parameters())
+
+
+def take_off(model: Any) -> list[tuple[str, Any]]:
+    """Leave *model* as the untouched base; returns the layers that were taken off, for ``put_back``."""
+    worn = [(path, module) for path, module in model.named_modules() if "lora_a" in module]
+    model.update_modules(tree_unflatten([(path, layer.linear) for path, layer in worn]))
+    return worn
+
+
+def put_back(model: Any, worn: Sequence[tuple[str, Any]]) -> None:
+    """Put the layers that ``take_off`` gave back into *model*."""
+    model.update_modules(tree_unflatten(list(worn)))
 
 
 def adapter_weights(model: Any) -> dict[str, mx.array]:
@@ -57,35 +78,18 @@ def set_adapter(model: Any, weights: dict[str, mx.array]) -> None:
     mx.eval(model.parameters())
 
 
-def move_b_further(model: Any, before: dict[str, mx.array], times: float) -> None:
-    """Make what an optimizer's step did to each B *times* as large: as if B had so many times the learning rate.
-
-    Exact for optimizers whose step is proportional to the rate, as Adam's is without weight decay.
-
-    Args:
-        before: ``adapter_weights`` before the step.
-    """
-    moved = {
-        name: before[name] + times * (value - before[name])
-        for name, value in adapter_weights(model).items()
-        if name.endswith(".lora_b")
-    }
-    model.load_weights(list(moved.items()), strict=False)
-
-
 class Off:
     """With the adapter off, the model is the untouched base: ``with Off(model): ...``."""
 
     def __init__(self, model: Any):
         self._model = model
-        self._kept: dict[str, mx.array] = {}
+        self._worn: list[tuple[str, Any]] = []
 
     def __enter__(self) -> None:
-        self._kept = adapter_weights(self._model)
-        set_adapter(self._model, {name: mx.zeros_like(value) for name, value in self._kept.items()})
+        self._worn = take_off(self._model)
 
     def __exit__(self, *_: object) -> None:
-        set_adapter(self._model, self._kept)
+        put_back(self._model, self._worn)
 
 
 def _named(inner: str, wanted: str) -> bool:

@@ -26,9 +26,11 @@ from prompt_format.probe import PROBE_LOGITS, probe_prompt
 from training.config import TrainConfig
 from training.evaluate import Verdict, evaluate
 from training.finetune import Trained, finetune
+from training.methods.method import Exported
 from training.publish import Candidate, publish
 from training.quick_check import first_rows, side_by_side
 from training.rows import Dataset, load_dataset
+from training.watch import Lines
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def train(
         say(line)
     base = load_base(config.model)
     checkpoint = store / f".staging-checkpoint-{config.name}.safetensors"
-    trained = finetune(base.model, dataset, config, say, checkpoint, resume)
+    trained = finetune(base.model, dataset, config, Lines(say), checkpoint, resume)
     say(f"trained {trained.position.step} steps in {trained.seconds:.0f} s; measuring on held-out replies")
     verdict = evaluate(base.model, dataset, config)
     for line in side_by_side(verdict.samples) if look else ():
@@ -82,15 +84,15 @@ def train(
 
 def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Trained, verdict: Verdict) -> Candidate:
     """The generation that *trained* makes."""
-    weights = {name: np.array(value.astype(mx.float32)) for name, value in sorted(trained.weights.items())}
-    parameters = trained.adapter.lora_parameters
+    exported = trained.exported
+    weights = {name: np.array(value.astype(mx.float32)) for name, value in sorted(exported.weights.items())}
     return Candidate(
         name=config.name,
         weights=safetensors.numpy.save(weights, {"format": "mlx"}),
-        config=config_json(trained.adapter),
+        config=config_json(exported.adapter),
         base=BaseIdentity(id=config.model, fingerprint=base.fingerprint),
         contract=dataset.format.contract,
-        lora=Lora(type="lora", rank=parameters.rank, scale=parameters.scale, modules=trained.modules),
+        lora=_lora(exported),
         data=Data(digest=dataset.digest, counts={split: len(rows) for split, rows in dataset.splits.items()}),
         training=Training(
             config=json.loads(config.model_dump_json()),
@@ -102,10 +104,16 @@ def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Traine
                 **{p: version(p) for p in ("mlx", "mlx-lm", "transformers")},
             },
         ),
-        metrics=verdict.metrics,
+        metrics=verdict.metrics | exported.figures,
         probe=probe(base.model, dataset),
         gate=verdict.gate,
     )
+
+
+def _lora(exported: Exported) -> Lora:
+    parameters = exported.adapter.lora_parameters
+    kind: Any = exported.adapter.fine_tune_type
+    return Lora(type=kind, rank=parameters.rank, scale=parameters.scale, modules=exported.modules)
 
 
 def probe(model: Any, dataset: Dataset) -> list[float]:
