@@ -198,7 +198,7 @@ def test_every_row_is_in_one_batch(size: int, drawn: bool) -> None:
 def test_rows_of_a_batch_are_of_like_length() -> None:
     """Padding stays below a tenth where lengths are spread from 20 to 200."""
     pick = random.Random(0)
-    rows = [Example([1] * pick.randint(20, 200), 1) for _ in range(400)]
+    rows = [Example([number] * pick.randint(20, 200), 1) for number in range(400)]
     batches = [[len(rows[i].ids) for i in batch] for batch in buckets(rows, 8, pick)]
     padded = sum(max(lengths) * len(lengths) for lengths in batches)
 

@@ -25,6 +25,7 @@ from errors import TrainingStopped
 from prompt_format.format import Example
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
+from training.families import parts
 from training.methods.begin import begin
 from training.methods.method import Exported, Method
 from training.reply_loss import ReplyLogits, buckets, loss_sum, make_batch, mean_loss, reply_logits
@@ -149,10 +150,10 @@ class Run:
             draw.shuffle(order)
             yield from order[offset:]
 
-    def take_step(self, indices: list[int]) -> None:
-        """One optimizer step on the rows *indices*. Raises TrainingStopped when the loss is not a number."""
+    def take_step(self, indices: list[int], rate: float | None = None) -> None:
+        """One optimizer step on the rows *indices*, at the schedule's learning rate or at *rate*. Raises TrainingStopped when the loss is not a number."""
         began = time.perf_counter()
-        rate = learning_rate(self.config, self.position.step, self.total)
+        rate = learning_rate(self.config, self.position.step, self.total) if rate is None else rate
         loss, gradients, count = self._gradients(indices)
         gradients, norm = optim.clip_grad_norm(gradients, MAX_GRADIENT_NORM)
         self.method.update(gradients, rate)
@@ -173,19 +174,17 @@ class Run:
 
     def _gradients(self, indices: list[int]) -> tuple[mx.array, Any, int]:
         """(mean loss a token, its gradients, tokens) of one batch, a part of it on each stream."""
-        parts, weights, count = [], [], 0
-        for number, stream in enumerate(self.streams):
-            share = indices[number :: len(self.streams)]
-            if share:
-                rows = [self.train[i] for i in share]
-                batch = make_batch(rows, self.config.prompt_loss_weight, self.logits.shares)
-                with mx.stream(stream):
-                    parts.append(self.gradients(self.model, batch))
-                weights.append(batch.weights.sum())
-                count += len(batch.targets)
+        rows = [self.train[i] for i in indices]
+        parts_done, weights, count = [], [], 0
+        for part, stream in zip(parts(rows, len(self.streams)), self.streams, strict=False):
+            batch = make_batch([rows[i] for i in part], self.config.prompt_loss_weight, self.logits.shares)
+            with mx.stream(stream):
+                parts_done.append(self.gradients(self.model, batch))
+            weights.append(batch.weights.sum())
+            count += len(batch.targets)
         weight = sum(weights[1:], weights[0])
-        gradients = tree_map(lambda *g: sum(g[1:], g[0]) / weight, *[gradient for _, gradient in parts])
-        loss = sum((part for part, _ in parts[1:]), parts[0][0]) / weight
+        gradients = tree_map(lambda *g: sum(g[1:], g[0]) / weight, *[gradient for _, gradient in parts_done])
+        loss = sum((part for part, _ in parts_done[1:]), parts_done[0][0]) / weight
         return loss, gradients, count
 
     def _evaluate(self) -> None:

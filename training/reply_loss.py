@@ -1,8 +1,8 @@
 """The loss of replies, exactly: the mean negative log-likelihood a token of the reply and its end-of-turn token.
 
-The vocabulary projection runs only at positions that predict one of those tokens, and what all rows of a batch begin
-with runs once (``shared_prefix``): both are exact, and save most of the cost. Where a model computes its logits in
-some other way than by one projection of its last hidden state, the whole model is called instead.
+The vocabulary projection runs only at positions that predict one of those tokens, and what rows begin with runs once
+(``shared_prefix``): both are exact, and save most of the cost. Where a model computes its logits in some other way
+than by one projection of its last hidden state, the whole model is called instead.
 """
 
 import random
@@ -12,11 +12,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from base_model.arrays import scalar
 from prompt_format.format import Example
-from training.shared_prefix import can_share, common_prefix, hidden_after
+from training.families import Layout, families, lay_out
+from training.shared_prefix import Shared, flat_places, hidden_states, how_shared, padded
 
 
 @dataclass(frozen=True)
@@ -24,45 +24,33 @@ class Batch:
     """Examples side by side.
 
     Attributes:
-        prefix: (1, n) int32, what every row begins with; None where nothing is shared.
-        inputs: (rows, tokens) int32, what follows, padded on the right.
-        positions: (n,) int32, places in the flattened inputs that predict a token of a reply.
+        layout: Their tokens, what is shared written once.
+        positions: (n,) int32, places in the layout's hidden states that predict a token of a reply.
         targets: (n,) int32, those tokens.
         weights: (n,) float32.
     """
 
-    prefix: mx.array | None
-    inputs: mx.array
+    layout: Layout
     positions: mx.array
     targets: mx.array
     weights: mx.array
 
 
-def make_batch(examples: Sequence[Example], prompt_weight: float = 0.0, share: bool = False) -> Batch:
-    """*examples* as arrays.
+def make_batch(examples: Sequence[Example], prompt_weight: float = 0.0, share: Shared = Shared.NOTHING) -> Batch:
+    """*examples* as a batch.
 
     Args:
-        prompt_weight: Above 0 prompt tokens count so much too.
-        share: Take off what all rows begin with, to be computed once. Not with a prompt weight.
+        prompt_weight: Above 0 prompt tokens count so much too; no prefix is shared then.
+        share: What of rows that begin alike is computed once.
     """
-    begin = common_prefix(examples) if share and not prompt_weight else 0
-    length = max(len(example.ids) for example in examples) - 1 - begin
-    inputs = np.zeros((len(examples), length), np.int32)
+    layout = lay_out(examples, share >= Shared.PREFIX and not prompt_weight, share >= Shared.TRUNKS)
     positions, targets, weights = [], [], []
     for row, example in enumerate(examples):
-        ids = example.ids
-        inputs[row, : len(ids) - 1 - begin] = ids[begin:-1]
-        first = 1 if prompt_weight else example.reply_start
-        positions += [row * length + place - 1 - begin for place in range(first, len(ids))]
-        targets += ids[first:]
-        weights += [1.0 if place >= example.reply_start else prompt_weight for place in range(first, len(ids))]
-    return Batch(
-        mx.array([examples[0].ids[:begin]], mx.int32) if begin else None,
-        mx.array(inputs),
-        mx.array(positions, mx.int32),
-        mx.array(targets, mx.int32),
-        mx.array(weights, mx.float32),
-    )
+        first, end = 1 if prompt_weight else example.reply_start, len(example.ids)
+        positions += flat_places(layout, row, first - 1, end - 1)
+        targets += example.ids[first:]
+        weights += [1.0 if place >= example.reply_start else prompt_weight for place in range(first, end)]
+    return Batch(layout, mx.array(positions, mx.int32), mx.array(targets, mx.int32), mx.array(weights, mx.float32))
 
 
 @dataclass(frozen=True)
@@ -71,12 +59,12 @@ class ReplyLogits:
 
     Attributes:
         is_short: Whether the vocabulary projection runs at these positions alone.
-        shares: Whether a batch may have a prefix.
+        shares: What a batch may share.
     """
 
     compute: Callable[[Any, Batch], mx.array]
     is_short: bool
-    shares: bool
+    shares: Shared
 
     def __call__(self, model: Any, batch: Batch) -> mx.array:
         return self.compute(model, batch)
@@ -90,23 +78,28 @@ def reply_logits(model: Any) -> ReplyLogits:
         whole = model(ids)
         short = head(body(ids))
         if whole.shape == short.shape and bool(mx.allclose(whole, short, rtol=1e-4, atol=1e-4).item()):
-            return ReplyLogits(_short_way, is_short=True, shares=can_share(model))
-    return ReplyLogits(_long_way, is_short=False, shares=False)
+            shares = how_shared(model)
+            return ReplyLogits(_short_way if shares else _without_caches, is_short=True, shares=shares)
+    return ReplyLogits(_long_way, is_short=False, shares=Shared.NOTHING)
 
 
 def _short_way(model: Any, batch: Batch) -> mx.array:
-    if batch.prefix is None:
-        hidden = model.model(batch.inputs)
-    else:
-        hidden = hidden_after(model, batch.prefix, batch.inputs)
-    rows: mx.array = hidden.reshape(-1, hidden.shape[-1])[batch.positions]
+    return _project(model, hidden_states(model, batch.layout)[batch.positions])
+
+
+def _without_caches(model: Any, batch: Batch) -> mx.array:
+    hidden = model.model(padded(batch.layout.trunks))
+    return _project(model, hidden.reshape(-1, hidden.shape[-1])[batch.positions])
+
+
+def _project(model: Any, hidden: mx.array) -> mx.array:
     head = _head(model)
     assert head is not None
-    return head(rows).astype(mx.float32)
+    return head(hidden).astype(mx.float32)
 
 
 def _long_way(model: Any, batch: Batch) -> mx.array:
-    logits = model(batch.inputs)
+    logits = model(padded(batch.layout.trunks))
     rows: mx.array = logits.reshape(-1, logits.shape[-1])[batch.positions]
     return rows.astype(mx.float32)
 
@@ -134,15 +127,19 @@ def loss_sum(logits: ReplyLogits) -> Callable[[Any, Batch], mx.array]:
 
 
 def buckets(examples: Sequence[Example], size: int, draw: random.Random | None = None) -> list[list[int]]:
-    """Indices of *examples* in batches of at most *size*, like lengths together; none is left out.
+    """Indices of *examples* in batches of at most *size*, families together, like lengths together; none is left out.
 
-    With *draw*, rows whose lengths differ by less than eight tokens are mixed anew.
+    With *draw*, families whose longest rows differ by less than 16 tokens are mixed anew.
     """
+    order = [(max(len(examples[i].ids) for i in family), family) for family in families(examples)]
     if draw is None:
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+        order.sort()
     else:
-        order = sorted(range(len(examples)), key=lambda i: (len(examples[i].ids) // 8, draw.random()))
-    return [order[begin : begin + size] for begin in range(0, len(order), size)]
+        for _, family in order:
+            draw.shuffle(family)  # one that is larger than a batch is cut elsewhere each time
+        order.sort(key=lambda item: (item[0] // 16, draw.random()))
+    flat = [i for _, family in order for i in family]
+    return [flat[begin : begin + size] for begin in range(0, len(flat), size)]
 
 
 def mean_loss(model: Any, examples: Sequence[Example], logits: ReplyLogits, size: int = 16) -> float:
