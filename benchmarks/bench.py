@@ -1,13 +1,14 @@
 """``make bench``: speed, each benchmark in a process of its own that writes docs/figures.
 
-train_step   a step of training beside mlx-lm's
-scale        a history of a million messages: import and build
+train_speed    examples a second and memory of training, beside mlx-lm's own trainer
+train_quality  held-out loss after training, beside mlx-lm's own trainer
+scale          a history of a million messages: import and build
 """
 
 import subprocess
 import sys
 
-BENCHMARKS = ("train_step", "scale")
+BENCHMARKS = ("train_speed", "train_quality", "scale")
 
 
 def main() -> int:

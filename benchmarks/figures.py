@@ -1,14 +1,35 @@
-"""Figures as files: each says on what machine, with what versions and when it was measured."""
+"""Figures as files: each says on what machine, with what versions and when it was measured; and bars to look at."""
 
 import json
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path("docs/figures")
+# Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind people.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#595959")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of bars.
+
+    Attributes:
+        bars: label -> height, in the order they are drawn.
+        spread: label -> (lowest, highest) that was measured, for the bars that have one.
+        begin: Where the axis begins.
+    """
+
+    title: str
+    unit: str
+    bars: dict[str, float]
+    spread: dict[str, tuple[float, float]]
+    begin: float = 0.0
 
 
 def write_figures(name: str, figures: dict[str, Any]) -> Path:
@@ -23,6 +44,30 @@ def write_figures(name: str, figures: dict[str, Any]) -> Path:
     }
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps({**figures, "measured": where}, indent=1) + "\n")
+    return path
+
+
+def draw_bars(name: str, rows: Sequence[Sequence[Panel]], width: float = 3.0, folder: Path = FOLDER) -> Path:
+    """``docs/figures/<name>.png``: *rows* of panels, each *width* inches wide."""
+    # Here and by its figure object alone: the processes that measure have no need of it, and no window can open.
+    from matplotlib.figure import Figure
+
+    size = (width * max(map(len, rows)), 2.9 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for axes, panel in ((grid[i][j], panel) for i, row in enumerate(rows) for j, panel in enumerate(row)):
+        colours = [COLOURS[number % len(COLOURS)] for number in range(len(panel.bars))]
+        heights = list(panel.bars.values())
+        drawn = axes.bar(list(panel.bars), heights, color=colours, width=0.6)
+        axes.bar_label(drawn, fmt="%.4g", padding=3)
+        for place, label in enumerate(panel.bars):
+            if label in panel.spread:
+                axes.vlines(place, *panel.spread[label], color="black", linewidth=1.5)
+        axes.set(title=panel.title, ylabel=panel.unit)
+        axes.set_ylim(panel.begin, panel.begin + 1.18 * (max(heights) - panel.begin))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=110)
     return path
 
 

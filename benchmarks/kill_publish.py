@@ -1,6 +1,6 @@
 """Kill publishers and trainings at random moments, and look at what they leave.
 
-    python -m benchmarks.kill_publish [--kills 200] [--trainings 20] [--seed 0]
+    python -m benchmarks.kill_publish [--kills 280] [--trainings 100] [--seed 0]
 
 After each SIGKILL every generation in the store must be whole, CURRENT must name one of them or not be there yet, and
 the next publish must work. A killed training goes on with ``--resume`` and must end with the very generation that an
@@ -33,8 +33,8 @@ TRAINING, MEASURING, DONE = "rows, ", "trained ", "published "  # what the lines
 def main() -> int:
     """Kill, look, and write the figure; exit code 1 if anything was torn."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kill_publish", description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=200, help="of publishers and trainings together")
-    parser.add_argument("--trainings", type=int, default=20, help="how many of them are of real trainings")
+    parser.add_argument("--kills", type=int, default=280, help="of publishers and trainings together")
+    parser.add_argument("--trainings", type=int, default=100, help="how many of them are of real trainings")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments")
     options = parser.parse_args()
     pick = random.Random(options.seed)
@@ -93,7 +93,7 @@ def _publishers(folder: Path, kills: int, pick: random.Random) -> dict[str, Any]
 
 
 def _trainings(folder: Path, kills: int, pick: random.Random) -> dict[str, Any]:
-    """Kills of ``training train``, half of them while it trains and half while it measures and publishes."""
+    """Kills of ``training train``: four of five while it trains, the others while it measures and publishes."""
     config = prepare(folder)
     undisturbed, moments = _timed_training(config, folder / "undisturbed")
     phases: Counter[str] = Counter()
@@ -101,7 +101,7 @@ def _trainings(folder: Path, kills: int, pick: random.Random) -> dict[str, Any]:
     while sum(phases.values()) < kills:
         store = folder / f"train-{sum(phases.values())}"
         old = publish(store, _candidate(1), activate=True)
-        wait_for = (TRAINING, MEASURING)[sum(phases.values()) % 2]
+        wait_for = MEASURING if sum(phases.values()) % 5 == 4 else TRAINING
         phase = _killed_training(config, store, wait_for, pick.uniform(0, moments[wait_for]))
         if phase is None:
             continue  # it was done before the moment came

@@ -65,10 +65,20 @@ class Training(_Part):
 
 
 class Gate(_Part):
-    """Whether the adapter may become current by itself, and if not, why."""
+    """Whether the adapter may become current by itself, and if not, why.
+
+    Attributes:
+        overridden: It did not pass, and somebody made it current all the same.
+    """
 
     passed: bool
     reasons: list[str] = []
+    overridden: bool = False
+
+    @property
+    def words(self) -> str:
+        """As a list shows it."""
+        return "gate passed" if self.passed else f"gate not passed{' (overridden)' if self.overridden else ''}"
 
 
 class Manifest(_Part):

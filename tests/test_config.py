@@ -126,7 +126,15 @@ def test_every_fault_is_named_at_once() -> None:
         ({"epochs": 1, "iters": 10}, "epochs and iters: give one of them"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"max_tokens": 8}, "max_tokens: Input should be greater than or equal to 32"),
-        ({"method": "dora"}, "method 'dora' is not built yet: use lora, rslora, lora-plus"),
+        (
+            {"method": "adalora"},
+            "method: Input should be 'lora', 'dora', 'rslora', 'pissa', 'lora-plus' or 'galore'",
+        ),
+        ({"method": "pissa", "rank": 129}, "rank: at most 128 with method pissa, whose adapter has twice the rank"),
+        (
+            {"method": "galore", "dropout": 0.1},
+            "dropout: 0 with method galore, which trains the weights themselves: no adapter to drop out",
+        ),
         ({"name": "../jo"}, "name: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"),
         ({"name": "jo\n"}, "name: String should match pattern '^[a-z0-9][a-z0-9._-]{0,63}$'"),
     ],
@@ -135,6 +143,16 @@ def test_every_fault_is_named_at_once() -> None:
 def test_values_that_are_refused(settings: dict[str, Any], fault: str) -> None:
     """The message names the setting and its limit."""
     assert [fault] == faults(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "pissa", "rank": 128}, {"method": "lora", "rank": 256}, {"method": "dora", "dropout": 0.1}],
+    ids=str,
+)
+def test_what_is_refused_of_one_method_is_taken_of_another(settings: dict[str, Any]) -> None:
+    """And up to the limit."""
+    assert settings["method"] == parse_config({**LEAST, **settings}, "jo.yaml").method
 
 
 @pytest.mark.parametrize("missing", ["name", "data"])

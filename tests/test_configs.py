@@ -127,6 +127,16 @@ def test_a_method_may_want_another_learning_rate() -> None:
     assert {method: 3e-5, **dict.fromkeys(others, 1e-4)} == rates
 
 
+def test_a_method_that_a_models_settings_rule_out_is_left_out_by_name() -> None:
+    """PiSSA doubles the rank, and GaLore has no dropout; the other methods are written."""
+    model = {"model": "model", "short": "m", "rank": 200, "dropout": 0.1}
+    Path("grid.yaml").write_text(yaml.safe_dump({"models": [model]}))
+    made = make_configs(Path("personal"), Path("configs"), Path("grid.yaml"))
+
+    assert {"lora", "dora", "rslora", "lora-plus"} == {cell.config.method for cell in made.cells}
+    assert [["model x pissa"], ["model x galore"]] == [line.split(":")[:1] for line in made.left_out[-2:]]
+
+
 def test_the_shipped_grid_has_the_starter_and_the_lfm2_line() -> None:
     """Each with a learning rate, a batch size and a rank of its own."""
     models = load_grid(GRID)

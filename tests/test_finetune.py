@@ -299,7 +299,7 @@ def test_where_it_goes_on_is_said(tmp_path: Path, trained: Callable[..., Trained
     said: list[str] = []
     trained(checkpoint=checkpoint, resume=True, say=said.append)
 
-    assert "goes on at step 3" == said[1]
+    assert "goes on at step 3" == said[2]
 
 
 def test_without_resume_a_checkpoint_is_not_looked_at(

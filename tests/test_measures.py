@@ -20,7 +20,7 @@ from tests.hostile import QUICK
 from tests.hostile import replies as hostile_replies
 from training.measures.authorship import Verifier, Voices, authorship
 from training.measures.bundles import BUNDLE, Reply, bundles
-from training.measures.faults import Faults, Generated, find_faults
+from training.measures.faults import FAULTS, Faults, Generated, count_faults, faults_of_each, find_faults
 from training.measures.style import StyleDistance, distance, habits, kolmogorov_smirnov, mean_distance, total_variation
 from training.measures.yardstick import Measures, Yardstick, bits_per_character
 
@@ -261,6 +261,16 @@ def test_shares_of_faults() -> None:
     assert Faults(replies=2, echo=1, loop=0, copy=0, endless=1, label=0, empty=0) == found
     assert (0.5, 0.0) == (found.share("echo"), found.share("loop"))
     assert 0.0 == find_faults([], [], LABEL).share("echo")
+
+
+def test_faults_of_each_reply() -> None:
+    """In their order; the counts are of them."""
+    made = [Generated(["a"], ["a"], False), Generated(["a"], ["b"], True), Generated(["a"], [], True)]
+    each = faults_of_each(made, [], LABEL)
+
+    assert [{"echo", "endless"}, set(), {"empty"}] == each
+    assert find_faults(made, [], LABEL) == count_faults(each)
+    assert {"replies", *FAULTS} == asdict(count_faults(each)).keys()
 
 
 # -- bits per character

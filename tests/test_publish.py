@@ -15,9 +15,9 @@ from errors import AdapterRefused, Locked, UnknownAdapter
 from prompt_format.adapter_check import check_manifest
 from prompt_format.adapter_store import current, generations, names, read_generation
 from prompt_format.binding import bind
-from prompt_format.manifest import CONFIG, MANIFEST, WEIGHTS, generation_of
+from prompt_format.manifest import CONFIG, MANIFEST, WEIGHTS, Gate, generation_of
 from tests.tiny import a_candidate, files_in, files_no_larger_than
-from training.publish import list_adapters, locked, publish, rollback
+from training.publish import generation_name, list_adapters, locked, publish, rollback
 
 
 @pytest.fixture
@@ -90,11 +90,27 @@ def test_a_generation_is_named_by_what_it_holds(tmp_path: Path) -> None:
     assert 4 == len({first, *other})
 
 
+def test_what_lies_beside_is_not_signed(tmp_path: Path) -> None:
+    """Files to look at are there when the manifest is, and may be changed or lost; the generation is the same."""
+    beside = {"report.html": b"<p>", "report.json": b"{}", "loss.png": b"PNG"}
+    generation = publish(tmp_path, replace(a_candidate(), beside=beside), activate=True)
+    folder = tmp_path / "jo" / generation
+
+    assert {WEIGHTS, CONFIG, MANIFEST, *beside} == files_in(folder).keys()
+    assert beside == {name: (folder / name).read_bytes() for name in beside}
+    assert MANIFEST == max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns).name
+    (folder / "report.html").write_text("other")
+    (folder / "loss.png").unlink()
+    assert is_whole(tmp_path, generation)
+    assert generation == generation_name(a_candidate()) == publish(tmp_path, a_candidate(), activate=False)
+    assert "other" == (folder / "report.html").read_text()
+
+
 @pytest.mark.usefixtures("open_umask")
 def test_what_is_published_is_for_its_owner_alone(tmp_path: Path) -> None:
     """Folders 0700, files 0600, whatever the umask is."""
     store = tmp_path / "adapters"
-    publish(store, a_candidate(), activate=True)
+    publish(store, replace(a_candidate(), beside={"report.html": b"<p>"}), activate=True)
     paths = [store, *store.rglob("*")]
 
     assert {0o700} == {path.stat().st_mode & 0o777 for path in paths if path.is_dir()}
@@ -153,7 +169,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(tmp_path: Path, largest: int) ->
 
 
 def test_what_killed_publishers_left_is_tidied_up(tmp_path: Path) -> None:
-    """Staging folders and half a CURRENT go; the checkpoint of a killed training stays for --resume."""
+    """Staging folders, half a CURRENT and half a manifest go; a killed training's checkpoint stays for --resume."""
     (generation,) = published(tmp_path)
     next_one = publish(tmp_path / "elsewhere", a_candidate(seed=1), activate=False)
     for folder in (f".staging-jo-{next_one}", ".staging-jo-0123456789abcdef-17"):
@@ -161,6 +177,7 @@ def test_what_killed_publishers_left_is_tidied_up(tmp_path: Path) -> None:
         (tmp_path / folder / WEIGHTS).write_bytes(b"half")
     for number in (17, os.getpid()):
         (tmp_path / "jo" / f".staging-CURRENT-{number}").write_text("half")
+        (tmp_path / "jo" / generation / f".staging-{MANIFEST}-{number}").write_text("half")
     (tmp_path / ".staging-checkpoint-jo.safetensors").write_bytes(b"state")
 
     assert next_one == publish(tmp_path, a_candidate(seed=1), activate=True)
@@ -183,6 +200,81 @@ def test_two_publishers_at_once(tmp_path: Path) -> None:
     assert sorted(set(made)) == generations(tmp_path, "jo")
     assert all(is_whole(tmp_path, generation) for generation in made)
     assert current(tmp_path, "jo") in made
+
+
+# -- the gate
+
+
+def overridden(store: Path, generation: str) -> bool:
+    return check_manifest(read_generation(store, "jo", generation), "jo", generation).gate.overridden
+
+
+def test_activation_against_the_gate_is_recorded(tmp_path: Path) -> None:
+    """When it is published, or later; what was made current by itself, or never, says nothing."""
+    passed = publish(tmp_path, a_candidate(), activate=True)
+    waiting = publish(tmp_path, a_candidate(seed=1, passed=False), activate=False)
+    forced = publish(tmp_path, a_candidate(seed=2, passed=False), activate=True)
+
+    assert [False, False, True] == [overridden(tmp_path, one) for one in (passed, waiting, forced)]
+    assert waiting == publish(tmp_path, a_candidate(seed=1, passed=False), activate=True)
+    assert overridden(tmp_path, waiting) and is_whole(tmp_path, waiting)
+
+
+def test_what_was_recorded_stays(tmp_path: Path) -> None:
+    """Publishing it once more without activation does not take it back."""
+    generation = publish(tmp_path, a_candidate(passed=False), activate=True)
+    publish(tmp_path, a_candidate(passed=False), activate=False)
+
+    assert overridden(tmp_path, generation)
+
+
+def test_rollback_against_the_gate_is_recorded(tmp_path: Path) -> None:
+    """It says so to whoever asked, and the manifest says so afterwards."""
+    first = publish(tmp_path, a_candidate(passed=False), activate=False)
+    second = publish(tmp_path, a_candidate(seed=1), activate=True)
+
+    assert (False, True) == (
+        rollback(tmp_path, "jo", second).gate.overridden,
+        rollback(tmp_path, "jo", first).gate.overridden,
+    )
+    assert overridden(tmp_path, first) and not overridden(tmp_path, second)
+    assert {WEIGHTS, CONFIG, MANIFEST} == files_in(tmp_path / "jo" / first).keys()
+
+
+def test_a_rollback_that_cannot_be_recorded_is_none(tmp_path: Path) -> None:
+    """On a full disk CURRENT and manifest stay as they were."""
+    first = publish(tmp_path, a_candidate(passed=False), activate=False)
+    publish(tmp_path, a_candidate(seed=1), activate=True)
+    before = files_in(tmp_path)
+
+    with files_no_larger_than(20), pytest.raises(OSError, match="File too large"):  # enough for CURRENT
+        rollback(tmp_path, "jo", first)
+    assert before == files_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        (Gate(passed=True), "gate passed"),
+        (Gate(passed=False, reasons=["worse"]), "gate not passed"),
+        (Gate(passed=False, reasons=["worse"], overridden=True), "gate not passed (overridden)"),
+    ],
+    ids=str,
+)
+def test_a_gate_in_words(gate: Gate, words: str) -> None:
+    """As the list has it."""
+    assert words == gate.words
+
+
+def test_manifests_from_before_overrides_were_recorded_are_read(tmp_path: Path) -> None:
+    """They say nothing of one."""
+    generation = publish(tmp_path, a_candidate(), activate=True)
+    path = tmp_path / "jo" / generation / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["gate"]["overridden"]
+    path.write_text(json.dumps(manifest))
+
+    assert is_whole(tmp_path, generation) and not overridden(tmp_path, generation)
 
 
 # -- the lock
@@ -225,7 +317,7 @@ def test_rollback_makes_the_one_before_current(tmp_path: Path) -> None:
     """One step at a time, by the time of publishing."""
     first, second, third = published(tmp_path, 3)
 
-    assert [second, first] == [rollback(tmp_path, "jo", None), rollback(tmp_path, "jo", None)]
+    assert [second, first] == [rollback(tmp_path, "jo", None).generation for _ in range(2)]
     assert first == current(tmp_path, "jo")
     assert sorted([first, second, third]) == generations(tmp_path, "jo")
 
@@ -244,7 +336,7 @@ def test_rollback_passes_over_a_damaged_generation(tmp_path: Path) -> None:
     first, second, _ = published(tmp_path, 3)
     (tmp_path / "jo" / second / WEIGHTS).unlink()
 
-    assert first == rollback(tmp_path, "jo", None)
+    assert first == rollback(tmp_path, "jo", None).generation
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish\n", b"0123456789abcdef\n"], ids=ascii)
@@ -256,7 +348,7 @@ def test_rollback_mends_current(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)
 
-    assert second == rollback(tmp_path, "jo", None) == current(tmp_path, "jo")
+    assert second == rollback(tmp_path, "jo", None).generation == current(tmp_path, "jo")
 
 
 def test_rollback_to_what_is_not_there(tmp_path: Path) -> None:

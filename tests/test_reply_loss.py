@@ -12,7 +12,7 @@ import pytest
 from base_model.load import load_base
 from prompt_format.format import Example
 from tests.tiny import tiny_model
-from training.reply_loss import buckets, loss_sum, make_batch, mean_loss, reply_logits
+from training.reply_loss import buckets, loss_sum, make_batch, mean_loss, reply_logits, total_loss
 
 ROWS = [
     Example([7, 8, 9, 20, 21, 22, 260], 3),
@@ -170,8 +170,9 @@ def test_the_mean_is_over_tokens_not_rows(model: Any) -> None:
     logits = reply_logits(model)
     mean = sum(by_hand(model, example) for example in ROWS) / 10
 
+    assert mean == pytest.approx(mean_loss(model, ROWS, logits), rel=1e-5)
     for size in (1, 2, 3, 16):
-        assert mean == pytest.approx(mean_loss(model, ROWS, logits, size), rel=1e-5)
+        assert (pytest.approx(10 * mean, rel=1e-5), 10) == total_loss(model, ROWS, logits, size)
 
 
 def test_the_same_weights_give_the_same_number(model: Any) -> None:

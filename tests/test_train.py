@@ -1,6 +1,8 @@
 """From config to a published generation on a tiny model, and what is left when that goes wrong."""
 
+import base64
 import json
+import re
 import shutil
 import socket
 import threading
@@ -22,8 +24,9 @@ from tests.tiny import files_in, tiny_dataset, tiny_model
 from training.again import evaluate_again
 from training.config import TrainConfig, parse_config
 from training.lora import choose_layers, set_adapter, wear
-from training.publish import list_adapters
+from training.publish import Listed, list_adapters
 from training.train import Published, notify, train
+from training.watch import Lines
 
 
 class Stopped(Exception):
@@ -50,18 +53,21 @@ def config(made: Path, **settings: Any) -> TrainConfig:
     return parse_config({"name": "jo", "model": str(made / "model"), **chosen}, "jo.yaml")
 
 
-def quiet(line: str) -> None:
+def unread(line: str) -> None:
     """Progress that nobody reads."""
 
 
-def when(start: str, act: Callable[[], object]) -> Callable[[str], None]:
-    """Progress whose reader acts at the first line that begins with *start*."""
+quiet = Lines(unread)
+
+
+def when(start: str, act: Callable[[], object]) -> Lines:
+    """Progress whose reader acts at each line that begins with *start*."""
 
     def say(line: str) -> None:
         if line.startswith(start):
             act()
 
-    return say
+    return Lines(say)
 
 
 def pull_the_plug() -> None:
@@ -137,13 +143,110 @@ def test_training_again_is_the_same_generation(made: Path, store: Path, publishe
     assert before == files_in(store / "jo" / published.generation)
 
 
+def test_a_report_lies_beside_what_is_published(store: Path, published: Published) -> None:
+    """A page, its figures and the loss curve, for their owner alone; the manifest signs none of them."""
+    folder = store / "jo" / published.generation
+    names = ("report.html", "report.json", "loss.png")
+    data = json.loads((folder / "report.json").read_text())
+
+    assert {0o600} == {(folder / name).stat().st_mode & 0o777 for name in names}
+    assert {"adapters.safetensors", "adapter_config.json", "manifest.json", *names} == {
+        path.name for path in folder.iterdir()
+    }
+    assert f"jo@{published.generation}" == data["about"]["adapter"]
+    assert base64.b64encode((folder / "loss.png").read_bytes()).decode() in (folder / "report.html").read_text()
+    assert published.verdict.metrics["test_loss"] == data["figures"][0]["adapter"]
+
+
+def test_a_seed_gives_the_same_report_twice(made: Path, store: Path, published: Published, tmp_path: Path) -> None:
+    """Byte for byte, in another store."""
+    again = train(config(made), tmp_path, quiet)
+    folders = (store / "jo" / published.generation, tmp_path / "jo" / again.generation)
+    first, second = (files_in(folder, but=["manifest.json"]) for folder in folders)
+
+    assert first == second and "report.html" in first
+
+
+# -- evaluated again
+
+
 def test_evaluating_it_again_gives_the_same_numbers(store: Path, published: Published) -> None:
-    """As the manifest has them."""
-    lines = evaluate_again(store, "jo", None, None)
+    """As the manifest has them, and the same report."""
+    before = files_in(store / "jo" / published.generation)
+    lines = evaluate_again(store, "jo", None, None, None)
 
     assert lines[0].startswith(f"jo@{published.generation} on ")
-    assert f"  test_loss              {published.verdict.metrics['test_loss']:.4f}" in lines
-    assert "  gate: passed" == lines[-1]
+    (row,) = (line for line in lines if line.startswith("nats a token"))
+    assert f"{published.verdict.metrics['test_loss']:.3f}" == row.split()[4]
+    assert "gate: passed" == lines[-2]
+    assert before == files_in(store / "jo" / published.generation)
+
+
+def test_a_report_goes_where_it_is_asked_for(store: Path, published: Published, tmp_path: Path) -> None:
+    """With the JSON beside it, for their owner alone; the store stays as it is."""
+    before = files_in(store)
+    lines = evaluate_again(store, "jo", published.generation, None, tmp_path / "new" / "jo.html")
+
+    assert {"new/jo.html", "new/jo.json"} == files_in(tmp_path).keys()
+    assert {0o600} == {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()}
+    assert before == files_in(store) and lines[-1] == f"look at it: {tmp_path / 'new' / 'jo.html'}"
+
+
+# -- the generation before
+
+
+def test_a_new_generation_is_held_against_the_current_one(
+    made: Path, store: Path, published: Published, tmp_path: Path
+) -> None:
+    """It has the figures that it had itself, whatever its rank; and so again when evaluated later."""
+    copy = shutil.copytree(store, tmp_path / "store")
+    found = train(config(made, rank=2, modules=["out_proj"], seed=1), copy, quiet)
+    folder = copy / "jo" / found.generation
+    report = (folder / "report.json").read_bytes()
+
+    assert published.verdict.metrics["test_loss"] == found.verdict.metrics["previous_test_loss"]
+    assert published.verdict.adapter.generated == found.verdict.previous.generated
+    set_time(copy, found.generation, "2999-01-01T00:00:00Z")
+    evaluate_again(copy, "jo", found.generation, None, tmp_path / "report.html")
+    assert json.loads(report)["figures"] == json.loads((tmp_path / "report.json").read_text())["figures"]
+
+
+def test_a_first_generation_is_held_against_the_base_alone(store: Path, published: Published) -> None:
+    """And nothing is said of another."""
+    assert (None, "") == (published.verdict.previous, published.verdict.note)
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        ("weights", "a file is not the one that was published"),
+        ("contract", "it was trained under another contract|another contract than the dataset"),
+        ("current", "CURRENT of 'jo' does not name a generation"),
+    ],
+)
+def test_a_current_generation_that_does_not_fit_is_left_out(
+    made: Path, store: Path, published: Published, tmp_path: Path, damage: str, note: str
+) -> None:
+    """With the reason, which is said and stands in the report; the run goes on."""
+    copy = shutil.copytree(store, tmp_path / "store")
+    data = made / "raw_style"
+    if damage == "weights":
+        (copy / "jo" / published.generation / "adapters.safetensors").write_bytes(b"cut")
+    elif damage == "current":
+        (copy / "jo" / "CURRENT").write_text("rubbish")
+    else:
+        data = tiny_dataset(tmp_path, "raw_style_variable", blocks=5).folder
+    said: list[str] = []
+    found = train(config(made, data=str(data), seed=1, iters=2), copy, Lines(said.append))
+
+    assert found.verdict.previous is None and re.search(note, found.verdict.note)
+    assert found.verdict.note in said
+    assert found.verdict.note == json.loads((copy / "jo" / found.generation / "report.json").read_text())["note"]
+
+
+def set_time(store: Path, generation: str, created_at: str) -> None:
+    path = store / "jo" / generation / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "created_at": created_at}))
 
 
 # -- the gate
@@ -156,7 +259,24 @@ def test_an_adapter_that_fails_the_gate_is_published_but_not_current(made: Path,
 
     assert (False, False) == (found.verdict.gate.passed, found.activated)
     assert not (tmp_path / "jo" / "CURRENT").exists()
+    assert "overridden" not in (row(tmp_path).manifest.gate.words)
     assert found.generation == train(strict, tmp_path, quiet, activate=True).generation == current(tmp_path, "jo")
+    assert "gate not passed (overridden)" == row(tmp_path).manifest.gate.words
+
+
+def test_a_report_says_that_the_gate_was_overridden(made: Path, tmp_path: Path) -> None:
+    """As the manifest does, when it is asked for at once."""
+    found = train(config(made, gate={"max_valid_ratio": 0.01}), tmp_path, quiet, activate=True)
+    folder = tmp_path / "jo" / found.generation
+
+    assert row(tmp_path).manifest.gate.overridden
+    assert json.loads((folder / "report.json").read_text())["gate"]["overridden"]
+    assert "made current all the same" in (folder / "report.html").read_text()
+
+
+def row(store: Path) -> Listed:
+    (found,) = list_adapters(store)
+    return found
 
 
 # -- runs that do not
@@ -200,7 +320,7 @@ def test_rows_that_are_too_long_are_said(made: Path, tmp_path: Path) -> None:
     """How many lost the start of their prompt, and how many were left out: before the first step."""
     said: list[str] = []
     with pytest.raises(Stopped):
-        train(config(made, max_tokens=64), tmp_path, lambda line: said.append(line) or pull_the_plug())
+        train(config(made, max_tokens=64), tmp_path, Lines(lambda line: said.append(line) or pull_the_plug()))
 
     assert said[0].startswith("max_tokens 64: 20 prompts cut from the left, 0 ")
     assert [] == list(tmp_path.iterdir())

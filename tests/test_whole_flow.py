@@ -26,6 +26,7 @@ from training.plan import Plan
 from training.rows import load_dataset
 from training.sources.options import Options
 from training.train import train
+from training.watch import Silent
 
 HOST = "127.0.0.1:8000"
 VARIANT = "raw_style_variable"
@@ -70,7 +71,8 @@ def test_history_becomes_a_voice_while_the_service_runs(tmp_path: Path, messages
     config = TrainConfig(
         name="jo", model=str(STARTER), data=tmp_path / VARIANT, iters=3, batch_size=4, rank=4, learning_rate=2e-3
     )
-    published = train(config, tmp_path / "adapters", lambda line: None, activate=True)
+    published = train(config, tmp_path / "adapters", Silent(), activate=True)
+    assert published is not None
     (loaded,) = client.post("/adapters/reload", json={"name": "jo"}).json()["results"]
     after = client.post("/reply", json=thread).json()
     prompt = client.post("/prompt", json=thread).json()

@@ -23,6 +23,7 @@ from training.private_files import PRIVATE_UMASK
 from training.progress import Progress
 
 if TYPE_CHECKING:
+    from training.config import TrainConfig
     from training.plan import Plan
 
 STORE = Path(os.environ.get("SAMEVOICE_ADAPTERS", "adapters"))
@@ -140,21 +141,46 @@ def run_train(options: argparse.Namespace) -> None:
     if options.iters is not None:
         config = config.model_copy(update={"iters": options.iters, "epochs": None})
     _prepare_mlx(config.model)
+    if options.find_lr:
+        return _find_rate(config)
+    from training.live_view import watching
     from training.train import notify, train
 
-    published = train(config, options.adapters, say, options.resume, options.activate, look=options.iters is not None)
+    look = options.iters is not None
+    with watching(sys.stdout) as watch:
+        published = train(config, options.adapters, watch, options.resume, options.activate, look)
+    if published is None:
+        return  # another process of this run publishes
     metrics, gate = published.verdict.metrics, published.verdict.gate
+    before = metrics.get("previous_test_loss")
     say(
-        f"held-out reply loss: base {metrics['base_test_loss']:.3f}, adapter {metrics['test_loss']:.3f} nats a token "
+        f"held-out reply loss: base {metrics['base_test_loss']:.3f}, "
+        f"{f'previous {before:.3f}, ' if before is not None else ''}adapter {metrics['test_loss']:.3f} nats a token "
         f"({100 * (metrics['test_loss'] / metrics['base_test_loss'] - 1):+.1f} %)"
     )
     say(f"published {published.name}@{published.generation}{' (current)' if published.activated else ''}")
+    say(f"look at it: {options.adapters / published.name / published.generation / 'report.html'}")
     if not gate.passed:
         say("the gate did not pass: " + "; ".join(gate.reasons))
-        if not published.activated:
+        if published.activated:
+            say("it is current all the same, as was asked for; its manifest says so")
+        else:
             say(f"to use it all the same: python -m training adapters rollback {published.name} {published.generation}")
     if options.notify and published.activated:
         say(notify(options.notify, published.name, _token(options.token_file)))
+
+
+def _find_rate(config: "TrainConfig") -> None:
+    from training.find_lr import sweep
+    from training.live_view import watching
+
+    with watching(sys.stdout) as watch:
+        found = sweep(config, watch)
+    say("\n".join(found.lines()))
+    picture = Path("data") / f"find-lr-{config.name}.png"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(found.png())
+    say(f"look at it: {picture}")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -162,7 +188,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     _prepare_mlx(STARTER)
     from training.again import evaluate_again
 
-    for line in evaluate_again(options.adapters, name, generation or None, options.data):
+    for line in evaluate_again(options.adapters, name, generation or None, options.data, options.output):
         say(line)
 
 
@@ -179,8 +205,7 @@ def run_adapters_list(options: argparse.Namespace) -> None:
             continue
         metrics = row.manifest.metrics
         loss = f"{metrics['base_test_loss']:.3f} -> {metrics['test_loss']:.3f}" if "test_loss" in metrics else "unknown"
-        gate = "gate passed" if row.manifest.gate.passed else "gate not passed"
-        variant = row.manifest.contract.variant
+        gate, variant = row.manifest.gate.words, row.manifest.contract.variant
         say(f"{mark} {row.name}@{row.generation}  {row.manifest.created_at}  {variant}  loss {loss}  {gate}")
 
 
@@ -199,8 +224,10 @@ def run_adapters_verify(options: argparse.Namespace) -> None:
 def run_adapters_rollback(options: argparse.Namespace) -> None:
     from training.publish import rollback
 
-    generation = rollback(options.adapters, options.name, options.generation)
-    say(f"{options.name} is now {generation}; tell the service: POST /adapters/reload")
+    manifest = rollback(options.adapters, options.name, options.generation)
+    say(f"{options.name} is now {manifest.generation}; tell the service: POST /adapters/reload")
+    if not manifest.gate.passed:
+        say("it did not pass the gate, which its manifest now says was overridden: " + "; ".join(manifest.gate.reasons))
 
 
 def _prepare_mlx(model: str) -> None:
@@ -325,6 +352,7 @@ def _add_train(commands: Any) -> None:
     command = commands.add_parser("train", help="config -> a published adapter")
     command.add_argument("config", type=Path, metavar="CONFIG.yaml")
     command.add_argument("--iters", type=_steps, help="so many steps only, and show rows and replies")
+    command.add_argument("--find-lr", action="store_true", help="try learning rates, publish nothing")
     command.add_argument("--resume", action="store_true", help="go on after a kill")
     command.add_argument("--activate", action="store_true", help="make it current even if the gate does not pass")
     command.add_argument("--notify", metavar="URL", help="tell this service, for example http://127.0.0.1:8000")
@@ -334,9 +362,14 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    command = commands.add_parser("evaluate", help="base against adapter on held-out replies")
+    command = commands.add_parser(
+        "evaluate", help="base, generation before and adapter on held-out replies -> a report"
+    )
     command.add_argument("adapter", metavar="NAME[@GENERATION]")
     command.add_argument("--data", type=Path, help="default: the dataset it was trained on")
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="report.html", help="with a .json beside it; default: in its own folder"
+    )
     _store(command)
     command.set_defaults(run=run_evaluate)
 

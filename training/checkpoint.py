@@ -15,7 +15,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from base_model.arrays import load_arrays
 from errors import TrainingStopped
+from training.distributed import Group
 from training.methods.method import Method
+from training.position import Position
+from training.private_files import sync, sync_folder
 
 
 class Resumable(Protocol):
@@ -23,7 +26,7 @@ class Resumable(Protocol):
 
     method: Method
     best: dict[str, mx.array]
-    position: Any
+    position: Position
 
 
 def save_checkpoint(path: Path, run: Resumable, stamp: dict[str, str]) -> None:
@@ -46,7 +49,10 @@ def save_checkpoint(path: Path, run: Resumable, stamp: dict[str, str]) -> None:
             f"the checkpoint '{path}' could not be written: is the disk full? Make room and go on with --resume",
             code="checkpoint_not_written",
         ) from None
+    with staged.open("rb") as file:
+        sync(file.fileno())
     os.replace(staged, path)
+    sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path, run: Resumable, stamp: dict[str, str]) -> None:
@@ -69,20 +75,44 @@ def load_checkpoint(path: Path, run: Resumable, stamp: dict[str, str]) -> None:
             f"the checkpoint '{path}' belongs to another {' and '.join(differ)}: start without --resume",
             code="bad_checkpoint",
         )
+    for part in ("trained/", "best/"):
+        if _shapes(_part(arrays, part)) != _shapes(run.method.trained()):
+            raise TrainingStopped(
+                f"the checkpoint '{path}' holds other layers than this model has: start without --resume",
+                code="bad_checkpoint",
+            )
     run.method.restore(_part(arrays, "trained/"))
     run.best = _part(arrays, "best/")
     run.method.optimizer.state = tree_unflatten(list(_part(arrays, "optimizer/").items()))
     mx.random.seed(int(saved["random"]))
-    position = json.loads(saved["position"])
+    run.position = _position(saved["position"])
+
+
+def share_state(run: Resumable, group: Group) -> None:
+    """Give every rank of *group* the state that rank 0 has: fresh, or from its checkpoint."""
+    run.method.restore(group.from_first(run.method.trained()))
+    run.best = group.from_first(run.best)
+    run.method.optimizer.state = group.from_first(run.method.optimizer.state)
+    mx.random.seed(int(group.text_from_first(str(_random_seed()))))
+    run.position = _position(group.text_from_first(json.dumps(asdict(run.position))))
+    mx.eval(run.best, run.method.optimizer.state)
+
+
+def _position(text: str) -> Position:
+    read = json.loads(text)
     for name in ("losses", "validation"):
-        position[name] = [tuple(item) for item in position[name]]
-    run.position = type(run.position)(**position)
+        read[name] = [tuple(item) for item in read[name]]
+    return Position(**read)
 
 
 def _random_seed() -> int:
     """The seed that gives back the state of mlx's own random numbers, from which dropout draws: it cannot be set."""
     high, low = cast(Any, mx.random.state)[0].tolist()
     return int(high) << 32 | int(low)
+
+
+def _shapes(arrays: dict[str, mx.array]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def _part(arrays: dict[str, mx.array], prefix: str) -> dict[str, mx.array]:

@@ -71,9 +71,12 @@ def choose(history: History, plan: Plan, tell: Tell = silent) -> Chosen:
     statistics.dropped.update(selection.dropped)
     statistics.splits = {**selection.counts, "held_out_contacts": selection.held_out_contacts}
     if not selection.counts["train"]:
+        if facts:
+            why = f"none of your {len(facts)} answers can be learnt from. Import more messages"
+        else:
+            why = f"{len(keys)} conversations, none with an answer of yours to somebody's message. Check --me at import"
         raise DataRefused(
-            f"no replies to learn from in {', '.join(map(str, history.paths))}: {len(keys)} conversations, none with "
-            "an answer of yours to somebody's message. Check --me at import",
+            f"no replies to learn from in {', '.join(map(str, history.paths))}: {why}",
             code="no_pairs",
             details=[f"{reason}: {count}" for reason, count in sorted(statistics.dropped.items())],
         )

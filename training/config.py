@@ -3,15 +3,17 @@
 import difflib
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from errors import ConfigRefused
+from prompt_format.adapter_check import MAX_RANK
 from prompt_format.manifest import NAME_PATTERN
 
-METHODS = ("lora", "rslora", "lora-plus")  # dora, pissa and galore are named in interface.md and not built yet
+Method = Literal["lora", "dora", "rslora", "pissa", "lora-plus", "galore"]
+METHODS: tuple[Method, ...] = get_args(Method)
 # What other programs call a setting, where the spelling does not give it away.
 ELSEWHERE = {"lora_alpha": "'scale', which is alpha / rank", "alpha": "'scale', which is alpha / rank", "r": "'rank'"}
 
@@ -20,6 +22,13 @@ class _Strict(BaseModel):
     """Nothing unknown. A number may be text: YAML 1.1 reads 1e-4 as that."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_or_no(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # which would pass for 1 or 0
+            raise ValueError("a number or a name is wanted, not yes or no")
+        return value
 
 
 class Schedule(_Strict):
@@ -48,8 +57,8 @@ class TrainConfig(_Strict):
     name: str = Field(pattern=NAME_PATTERN)
     model: str = "base_model/starter"
     data: Path
-    method: Literal["lora", "dora", "rslora", "pissa", "lora-plus", "galore"] = "lora"
-    rank: int = Field(8, ge=1, le=256)
+    method: Method = "lora"
+    rank: int = Field(8, ge=1, le=MAX_RANK)
     scale: float = Field(2.0, gt=0, le=1000)
     modules: Literal["all"] | list[str] = "all"
     layers: Literal["all"] | int = "all"
@@ -61,6 +70,7 @@ class TrainConfig(_Strict):
     iters: int | None = Field(None, ge=1)
     max_tokens: int = Field(512, ge=32)
     prompt_loss_weight: float = Field(0.0, ge=0, le=1)
+    memory_gb: float | None = Field(None, gt=0, description="what a step may take; null: half of the machine's memory")
     early_stopping: EarlyStopping = EarlyStopping()
     seed: int = Field(0, ge=0, lt=2**32)
     gate: GateLimits = GateLimits()
@@ -109,9 +119,7 @@ def parse_config(raw: Any, where: str) -> TrainConfig:
         raise ConfigRefused(
             f"'{where}' has settings that cannot be", code="config_invalid", details=[_fault(row) for row in rows]
         ) from None
-    faults = []
-    if config.method not in METHODS:
-        faults.append(f"method '{config.method}' is not built yet: use {', '.join(METHODS)}")
+    faults = _unfit_for_method(config)
     if config.epochs is not None and config.iters is not None:
         faults.append("epochs and iters: give one of them")
     if config.name == "base":
@@ -121,6 +129,15 @@ def parse_config(raw: Any, where: str) -> TrainConfig:
     if faults:
         raise ConfigRefused(f"'{where}' has settings that cannot be", code="config_invalid", details=faults)
     return config
+
+
+def _unfit_for_method(config: TrainConfig) -> list[str]:
+    faults = []
+    if config.method == "pissa" and 2 * config.rank > MAX_RANK:
+        faults.append(f"rank: at most {MAX_RANK // 2} with method pissa, whose adapter has twice the rank")
+    if config.method == "galore" and config.dropout:
+        faults.append("dropout: 0 with method galore, which trains the weights themselves: no adapter to drop out")
+    return faults
 
 
 def _fault(row: Any) -> str:

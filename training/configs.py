@@ -21,7 +21,7 @@ from errors import BaseRefused, ConfigRefused, DataRefused, one_line
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.format import format_for
 from training.built_variants import Variant, find_variants
-from training.config import METHODS, TrainConfig, load_config, parse_config
+from training.config import METHODS, Method, TrainConfig, load_config, parse_config
 from training.grid import GRID, Model, load_grid, plain
 from training.private_files import sync_folder, write_synced
 from training.selection import SPLITS
@@ -124,7 +124,9 @@ def _add_model(plan: _Plan, model: Model, variants: Sequence[Variant], name: str
         else:
             fitting.append(variant)
     if fitting:
-        plan.cells += _cells(model, fitting, name)
+        methods, unfit = _methods(model)
+        plan.cells += _cells(model, methods, fitting, name)
+        plan.left_out += unfit
         (plan.fit if template else plan.unchecked).append(model.model)
 
 
@@ -182,8 +184,21 @@ def _unchecked(model: str, fit: Sequence[str]) -> str:
 # -- the configs
 
 
-def _cells(model: Model, variants: Sequence[Variant], name: str | None) -> Iterator[Cell]:
+def _methods(model: Model) -> tuple[list[Method], list[str]]:
+    """The methods that *model*'s settings allow, and why not the others."""
+    fit: list[Method] = []
+    unfit: list[str] = []
     for method in METHODS:
+        try:
+            parse_config({**model.settings, "name": "n", "model": model.model, "data": "d", "method": method}, "grid")
+            fit.append(method)
+        except ConfigRefused as refused:
+            unfit.append(f"{model.model} x {method}: {'; '.join(refused.details)}")
+    return fit, unfit
+
+
+def _cells(model: Model, methods: Sequence[Method], variants: Sequence[Variant], name: str | None) -> Iterator[Cell]:
+    for method in methods:
         for variant in variants:
             person = variant.contract.persona.name if name is None else name
             told = {

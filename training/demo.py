@@ -53,7 +53,7 @@ def _demo() -> None:
     from training.conversations import read_history
     from training.dataset import build
     from training.plan import Plan
-    from training.train import notify, train
+    from training.train import notify
 
     began = time.monotonic()
     config = load_config(EXAMPLE / "jo.yaml").model_copy(update={"data": DATA / "raw_style_variable"})
@@ -71,7 +71,7 @@ def _demo() -> None:
         before = [ask(url, token, context, "base") for context, _ in chosen]
 
         _title(began, "train: rows -> adapter, measured on held-out replies, published")
-        published = train(config, STORE, lambda line: print(line, flush=True), activate=True)
+        published = _train(config)
 
         _title(began, "reload: the running service picks it up")
         print(notify(url, published.name, token))
@@ -80,6 +80,14 @@ def _demo() -> None:
     _title(began, "three held-out conversations, answered")
     _show(chosen, before, after)
     _sum_up(published, time.monotonic() - began)
+
+
+def _train(config: Any) -> Any:
+    from training.live_view import watching
+    from training.train import train
+
+    with watching(sys.stdout) as watch:
+        return train(config, STORE, watch, activate=True)
 
 
 def _three(pairs: Sequence[Any]) -> Sequence[Any]:

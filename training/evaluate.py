@@ -1,164 +1,204 @@
-"""Base against adapter on replies that were held out, and the gate.
+"""Base, previous generation and adapter on replies that were held out, and the gate.
 
 The number that decides is the loss of real replies: nats a reply token, over all of a split. Greedy replies to some
-held-out threads are read for three faults: echoing the other side, looping, and never ending. How near they are to the
-person's own is measured on the same replies (``measures``) and decides nothing.
+held-out threads are read for faults, some of which the gate looks at, and for how near they are to the person's own,
+which decides nothing (``measures``). The same weights and rows give the same figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompt_format.bubbles import TURN_SEPARATOR, split_bubbles
-from prompt_format.format import Example, PromptFormat
+from errors import AdapterRefused
 from prompt_format.manifest import Gate
 from prompt_format.variants import speaker_label
 from training.config import TrainConfig
+from training.gate import gate
 from training.generate import greedy_replies
 from training.lora import Off
 from training.measures.authorship import Voices
-from training.measures.faults import Generated
+from training.measures.faults import FAULTS, Faults, Generated, find_faults
 from training.measures.yardstick import Measures, Yardstick, bits_per_character
+from training.previous import Previous, Worn
 from training.reply_loss import mean_loss, reply_logits
 from training.rows import Dataset
+from training.samples import HeldOut, Sample, held_out, reply_of, spread, turn_before
 
-SAMPLES = 24
+REPLIES = 64  # of each model: three bundles for authorship, and five new faults, which the gate sees, are one in twelve
+MOST_TOKENS = 48  # of a reply: one that is longer never ends
 MOST_TEXTS = 4000  # of each voice, so that measuring takes seconds whatever the size of a history
+COUNTED = ("echo", "loop", "endless")  # the shares that metrics name without "_rate"
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One held-out thread: what was asked, what was answered in truth, by the base and by the adapter."""
+class Looked:
+    """One model, measured.
 
-    asked: str
-    real: list[str]
-    base: list[str]
-    adapter: list[str]
+    Attributes:
+        valid_loss, test_loss: Nats a reply token of the person's own replies.
+        bits_per_char: The same as *test_loss*, in bits a character of these replies.
+        generated: Its replies to the chosen threads.
+    """
+
+    valid_loss: float
+    test_loss: float
+    bits_per_char: float
+    generated: list[Generated]
+    measures: Measures
+
+    def figures(self) -> dict[str, float]:
+        """Flat, for a manifest. Faults are shares of the generated replies."""
+        return {
+            "valid_loss": self.valid_loss,
+            "test_loss": self.test_loss,
+            "bits_per_char": self.bits_per_char,
+            **{name if name in COUNTED else f"{name}_rate": self.measures.faults.share(name) for name in FAULTS},
+            "style_distance": self.measures.style.mean,
+            "authorship": self.measures.authorship.generated,
+        }
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What the figures stand on: how many *valid* and held-out replies, *tokens* and *characters* of the latter,
+    *generated* replies of each model, and replies *learnt* from."""
+
+    valid: int
+    held_out: int
+    tokens: int
+    characters: int
+    generated: int
+    learnt: int
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured, some replies to look at, and whether the adapter may become current by itself."""
+    """What was measured, some replies to look at, and whether the adapter may become current by itself.
 
-    metrics: dict[str, float]
+    Attributes:
+        previous: The earlier generation; None where there is none to compare with, for the reason in *note* if any.
+        own_faults: Of the person's own held-out replies, were they generated.
+    """
+
+    base: Looked
+    adapter: Looked
+    previous: Looked | None
+    note: str
+    own_faults: Faults
+    amounts: Amounts
     samples: list[Sample]
     gate: Gate
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All figures, flat, for a manifest; what no prefix stands before is the adapter's."""
+        found = {f"base_{name}": value for name, value in self.base.figures().items()} | self.adapter.figures()
+        if self.previous is not None:
+            found |= {f"previous_{name}": value for name, value in self.previous.figures().items()}
+        measured = self.adapter.measures
+        return found | {
+            "style_distance_own": measured.style_own.mean,
+            "style_distance_others": measured.style_others.mean,
+            "authorship_own": measured.authorship.own,
+            "authorship_others": measured.authorship.others,
+            "copy_rate_own": self.own_faults.share("copy"),
+            "replies_held_out": self.amounts.held_out,
+            "replies_generated": self.amounts.generated,
+        }
 
-def evaluate(model: Any, dataset: Dataset, config: TrainConfig) -> Verdict:
-    """Compare the adapter that *model* wears with the base under it."""
-    form = dataset.format
-    logits = reply_logits(model)
-    test = dataset.splits["test"] or dataset.splits["valid"]
-    messages = dataset.messages["test"] or dataset.messages["valid"]
-    chosen = _spread(len(test), SAMPLES)
-    prompts = [test[i].ids[: test[i].reply_start] for i in chosen]
-    metrics: dict[str, float] = {}
+
+NO_PREVIOUS = Previous()
+
+
+def evaluate(model: Any, dataset: Dataset, config: TrainConfig, previous: Previous = NO_PREVIOUS) -> Verdict:
+    """Compare the adapter that *model* wears, which it wears again afterwards, with the base under it and with
+    *previous*. One that turns out not to fit the base is left out."""
+    held = held_out(dataset, REPLIES)
+    yardstick = _yardstick(dataset, held)
+    look = _looker(model, dataset, held, yardstick)
     with Off(model):
-        metrics["base_valid_loss"] = mean_loss(model, dataset.splits["valid"], logits)
-        metrics["base_test_loss"] = mean_loss(model, test, logits)
-        base = greedy_replies(model, form, prompts)
-    metrics["valid_loss"] = mean_loss(model, dataset.splits["valid"], logits)
-    metrics["test_loss"] = mean_loss(model, test, logits)
-    adapter = greedy_replies(model, form, prompts)
-    asked = [_last_asked(messages[i]) for i in chosen]
-    yardstick = _yardstick(dataset)
-    metrics |= _figures("base_", yardstick.measure(_generated(asked, base)))
-    measured = yardstick.measure(_generated(asked, adapter))
-    metrics |= _figures("", measured) | _references(measured)
-    for whose in ("base_", ""):
-        metrics[f"{whose}bits_per_char"] = _bits(metrics[f"{whose}test_loss"], test, messages, form)
-    samples = [
-        Sample(question, form.parse_reply(messages[i][-1]["content"]), b[0], a[0])
-        for i, question, b, a in zip(chosen, asked, base, adapter, strict=True)
-    ]
-    return Verdict(metrics, samples, gate(metrics, config))
+        base = look()
+        earlier, note = _look_at(model, previous, look)
+    adapter = look()
+    own = [Generated(asked, real, ended=True) for asked, real in zip(held.asked, held.real, strict=True)]
+    return Verdict(
+        base=base,
+        adapter=adapter,
+        previous=earlier,
+        note=note,
+        own_faults=find_faults(own, yardstick.learnt, yardstick.label),
+        amounts=_amounts(dataset, held),
+        samples=_samples(held, base, adapter, earlier),
+        gate=gate(config, base.valid_loss, adapter.valid_loss, base.measures.each, adapter.measures.each),
+    )
 
 
-def gate(metrics: dict[str, float], config: TrainConfig) -> Gate:
-    """Passed, or the reasons why not."""
-    reasons = []
-    ratio = metrics["valid_loss"] / metrics["base_valid_loss"]
-    if not ratio < config.gate.max_valid_ratio:
-        reasons.append(
-            f"validation loss {metrics['valid_loss']:.3f} is {ratio:.3f} times the base's; the limit is "
-            f"{config.gate.max_valid_ratio}"
+def _looker(model: Any, dataset: Dataset, held: HeldOut, yardstick: Yardstick) -> Callable[[], Looked]:
+    """A function that measures *model* as it is when called."""
+    logits = reply_logits(model)
+
+    def look() -> Looked:
+        test_loss = mean_loss(model, held.examples, logits)
+        replies = greedy_replies(model, dataset.format, held.prompts(), MOST_TOKENS)
+        generated = [Generated(held.asked[i], *reply) for i, reply in zip(held.chosen, replies, strict=True)]
+        return Looked(
+            valid_loss=mean_loss(model, dataset.splits["valid"], logits),
+            test_loss=test_loss,
+            bits_per_char=bits_per_character(test_loss * held.tokens, held.characters),
+            generated=generated,
+            measures=yardstick.measure(generated),
         )
-    for fault, words in (("echo", "repeat the message"), ("loop", "loop"), ("endless", "never end")):
-        # One in twelve of so few samples is chance.
-        if metrics[fault] > metrics[f"base_{fault}"] + 1 / 12:
-            reasons.append(f"{metrics[fault]:.0%} of replies {words}; of the base's {metrics[f'base_{fault}']:.0%}")
-    return Gate(passed=not reasons, reasons=reasons)
+
+    return look
 
 
-def _generated(asked: Sequence[str], replies: Sequence[tuple[list[str], bool]]) -> list[Generated]:
-    return [Generated([question], *reply) for question, reply in zip(asked, replies, strict=True)]
+def _look_at(model: Any, previous: Previous, look: Callable[[], Looked]) -> tuple[Looked | None, str]:
+    if previous.generation is None:
+        return None, previous.note
+    try:
+        with Worn(model, previous.generation):
+            return look(), ""
+    except AdapterRefused as error:
+        return None, f"not compared with {previous.generation.label}: {error.message}"
 
 
-def _figures(prefix: str, measured: Measures) -> dict[str, float]:
-    """What differs between base and adapter. Faults are shares of the sampled replies."""
-    faults = measured.faults
-    return {
-        **{f"{prefix}{fault}": faults.share(fault) for fault in ("echo", "loop", "endless")},
-        **{f"{prefix}{fault}_rate": faults.share(fault) for fault in ("copy", "label", "empty")},
-        f"{prefix}style_distance": measured.style.mean,
-        f"{prefix}authorship": measured.authorship.generated,
-    }
-
-
-def _references(measured: Measures) -> dict[str, float]:
-    """The same figures of the person's own replies and of other people's."""
-    return {
-        "style_distance_own": measured.style_own.mean,
-        "style_distance_others": measured.style_others.mean,
-        "authorship_own": measured.authorship.own,
-        "authorship_others": measured.authorship.others,
-    }
-
-
-def _yardstick(dataset: Dataset) -> Yardstick:
-    form = dataset.format
-    train, held_out = dataset.messages["train"], dataset.messages["test"] or dataset.messages["valid"]
-    learnt = [_reply(form, row) for row in train]
-    some, few = _some(train), _some(held_out)
+def _yardstick(dataset: Dataset, held: HeldOut) -> Yardstick:
+    form, train = dataset.format, dataset.messages["train"]
+    learnt = [reply_of(form, row) for row in train]
+    few = _some(range(len(held.real)))
     voices = Voices(
         own=_some(learnt),
-        own_held_out=[_reply(form, row) for row in few],
-        others=[_turn_before(form, row) for row in some],
-        others_held_out=[_turn_before(form, row) for row in few],
+        own_held_out=[held.real[i] for i in few],
+        others=[turn_before(form, row) for row in _some(train)],
+        others_held_out=[held.asked[i] for i in few],
     )
     return Yardstick(voices, learnt, speaker_label(form.persona))
 
 
-def _reply(form: PromptFormat, row: Sequence[Any]) -> list[str]:
-    return form.parse_reply(str(row[-1]["content"]))
+def _amounts(dataset: Dataset, held: HeldOut) -> Amounts:
+    return Amounts(
+        valid=len(dataset.splits["valid"]),
+        held_out=len(held.examples),
+        tokens=held.tokens,
+        characters=held.characters,
+        generated=len(held.chosen),
+        learnt=len(dataset.splits["train"]),
+    )
 
 
-def _turn_before(form: PromptFormat, row: Sequence[Any]) -> list[str]:
-    """The bubbles of the other side's turn that the reply of *row* answers."""
-    turn = str(row[-2]["content"]).rpartition("\n")[2].rpartition(TURN_SEPARATOR)[2]
-    label = speaker_label(form.persona).match(turn)
-    return split_bubbles(turn[label.end() :] if label else turn)
-
-
-def _bits(loss: float, examples: Sequence[Example], rows: Sequence[Any], form: PromptFormat) -> float:
-    """*loss*, nats a token, as bits a character of the same replies: the end of each bubble counts as one."""
-    tokens = sum(len(example.ids) - example.reply_start for example in examples)
-    characters = sum(len("\n".join(_reply(form, row))) + 1 for row in rows)
-    return bits_per_character(loss * tokens, characters)
+def _samples(held: HeldOut, base: Looked, adapter: Looked, previous: Looked | None) -> list[Sample]:
+    return [
+        Sample(
+            asked=held.asked[i],
+            real=held.real[i],
+            base=list(base.generated[place].bubbles),
+            adapter=list(adapter.generated[place].bubbles),
+            previous=list(previous.generated[place].bubbles) if previous else None,
+            faults=adapter.measures.each[place],
+        )
+        for place, i in enumerate(held.chosen)
+    ]
 
 
 def _some(rows: Sequence[Any]) -> list[Any]:
-    return [rows[i] for i in _spread(len(rows), MOST_TEXTS)]
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """*wanted* indices spread evenly over *count*."""
-    step = max(1.0, count / wanted)
-    return [int(i * step) for i in range(min(count, wanted))]
-
-
-def _last_asked(messages: Sequence[Any]) -> str:
-    """The last line of the prompt without its label: what the reply answers."""
-    last = str(messages[-2]["content"]).rpartition("\n")[2]
-    return last.partition(": ")[2] if ": " in last else last
+    return [rows[i] for i in spread(len(rows), MOST_TEXTS)]

@@ -24,7 +24,7 @@ class Tail:
 
 @dataclass(frozen=True)
 class Layout:
-    """The tokens of a batch, what is shared written once. The last token of a row is none of them: it is predicted only.
+    """The tokens of a batch, what is shared written once. The last token of a row is not there: it is only predicted.
 
     Attributes:
         prefix: What every row begins with.
@@ -76,16 +76,16 @@ def common_prefix(examples: Sequence[Example]) -> int:
     return length if length >= WORTH_IT else 0
 
 
-def families(examples: Sequence[Example]) -> list[list[int]]:
+def families(examples: Sequence[Example], begin: int = 0) -> list[list[int]]:
     """Indices of *examples*, those of one family together: in order of their ids each begins as the longest before it
-    does, for ``WORTH_IT`` tokens and for half of itself or half of that one."""
+    does, for ``WORTH_IT`` tokens and for half of itself or half of that one; the first *begin* tokens do not count."""
     order = sorted(range(len(examples)), key=lambda i: examples[i].ids)
     found: list[list[int]] = []
     longest: Sequence[int] = ()
     for i in order:
         ids = examples[i].ids
-        alike = _alike(ids, longest)
-        if alike >= WORTH_IT and 2 * alike >= min(len(ids), len(longest)):
+        alike = _alike(ids, longest) - begin
+        if alike >= WORTH_IT and 2 * alike >= min(len(ids), len(longest)) - begin:
             found[-1].append(i)
             longest = max(ids, longest, key=len)
         else:
@@ -98,7 +98,10 @@ def parts(examples: Sequence[Example], count: int) -> list[list[int]]:
     """Indices of *examples* in at most *count* parts of like cost, families kept whole; no part is empty."""
     found: list[list[int]] = [[] for _ in range(count)]
     costs = [0] * count
-    members = [(lay_out([examples[i] for i in family], prefix=False).tokens, family) for family in families(examples)]
+    members = [
+        (lay_out([examples[i] for i in family], prefix=False).tokens, family)
+        for family in families(examples, common_prefix(examples))
+    ]
     for cost, family in sorted(members, key=lambda item: (-item[0], item[1])):
         least = costs.index(min(costs))
         found[least] += family

@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,33 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from base_model.arrays import scalar
 from errors import TrainingStopped
 from prompt_format.format import Example
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint, share_state
 from training.config import TrainConfig
-from training.families import parts
+from training.distributed import Group
+from training.families import lay_out, parts
+from training.memory import budget, bytes_a_token, passes
 from training.methods.begin import begin
 from training.methods.method import Exported, Method
-from training.reply_loss import ReplyLogits, buckets, loss_sum, make_batch, mean_loss, reply_logits
+from training.position import Position
+from training.reply_loss import ReplyLogits, buckets, loss_sum, make_batch, reply_logits, total_loss
 from training.rows import Dataset
+from training.shared_prefix import Shared
 from training.watch import Step, Watch
 
 MAX_GRADIENT_NORM = 1.0
-
-
-@dataclass
-class Position:
-    """Where a run stands; everything but the arrays."""
-
-    step: int = 0
-    tokens: int = 0
-    best_step: int = 0
-    best_loss: float = math.inf
-    worse_in_a_row: int = 0
-    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, training loss a token)
-    validation: list[tuple[int, float]] = field(default_factory=list)  # (step, validation loss a token)
+SAVE_EVERY_S = 60.0
+WARNINGS = {
+    (False, Shared.NOTHING): "this architecture computes its logits its own way: each row is computed whole, and the "
+    "vocabulary projection runs at every token",
+    (True, Shared.NOTHING): "this architecture's caches cannot be shared: each row is computed whole",
+    (True, Shared.PREFIX): "this architecture's caches can be shared in part: of what rows begin with, only what a "
+    "whole batch begins with is computed once",
+}
 
 
 @dataclass(frozen=True)
@@ -65,37 +64,46 @@ def finetune(
     watch: Watch,
     checkpoint: Path | None = None,
     resume: bool = False,
+    fingerprint: str = "",
 ) -> Trained:
     """Train an adapter on *model*, which is left with the best one on it.
 
+    Under ``mlx.launch`` every process calls this, and all end with the same weights.
+
     Args:
-        checkpoint: A file to save the run's state in at each evaluation; None saves nothing.
+        checkpoint: A file to save the run's state in, at each evaluation and every so often; None saves nothing.
         resume: Go on from that file.
+        fingerprint: Of the base, so that a checkpoint of another is not gone on from.
 
     Raises:
         ConfigRefused: If the config names layers the model lacks.
-        TrainingStopped: If a loss is not a number, or the checkpoint belongs to another run.
+        TrainingStopped: If a loss is not a number, the checkpoint belongs to another run, or the processes of a run
+            have different data.
     """
     began = time.monotonic()
+    group = Group()
+    stamp = {"config": config.model_dump_json(), "dataset": dataset.digest, "base": fingerprint}
+    for what, text in stamp.items():
+        group.check_same(what, text)
     mx.random.seed(config.seed)
     logits = reply_logits(model)
-    if not logits.is_short:
-        watch.say(
-            "this architecture computes its logits its own way: the whole vocabulary projection runs for each row"
-        )
-    elif not logits.shares:
-        watch.say("this architecture's caches cannot be shared: the system prompt is computed for each row")
-    base_loss = mean_loss(model, dataset.splits["valid"], logits)
-    run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, watch)
+    if WARNINGS.get((logits.is_short, logits.shares)):
+        watch.say(WARNINGS[logits.is_short, logits.shares])
+    base_loss = shared_mean_loss(model, dataset.splits["valid"], logits, group)
+    run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, watch, group)
+    trainable = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
     watch.say(
-        f"{len(run.train)} rows, {sum(v.size for v in run.method.trained().values()):,} trainable parameters in "
-        f"{len(run.method.modules)} layers, {run.total} steps; validation loss of the base {base_loss:.4f}"
+        f"{len(run.train)} rows, {trainable:,} trainable parameters in {len(run.method.modules)} layers, "
+        f"{run.total} steps; validation loss of the base {base_loss:.4f}"
     )
-    stamp = {"config": config.model_dump_json(), "dataset": dataset.digest}
-    if resume and checkpoint is not None:
+    watch.say(run.sizes())
+    if resume and checkpoint is not None and group.rank == 0:
         load_checkpoint(checkpoint, run, stamp)
         watch.say(f"goes on at step {run.position.step}")
-    run.until_done(lambda: save_checkpoint(checkpoint, run, stamp) if checkpoint else None)
+    if group.size > 1:
+        share_state(run, group)
+    saves = checkpoint if group.rank == 0 else None
+    run.until_done(lambda: save_checkpoint(saves, run, stamp) if saves else None)
     run.method.restore(run.best)
     exported = run.method.export()
     model.eval()
@@ -113,9 +121,11 @@ class Run:
         config: TrainConfig,
         logits: ReplyLogits,
         watch: Watch,
+        group: Group | None = None,
     ):
         self.model, self.train, self.valid = model, train, valid
         self.config, self.logits, self.watch = config, logits, watch
+        self.group = group or Group()
         self.method: Method = begin(model, config)
         self.total = config.steps(len(train))
         self.per_epoch = max(1, math.ceil(len(train) / config.batch_size))
@@ -124,16 +134,34 @@ class Run:
         self.best = self.method.trained()
         self.gradients = nn.value_and_grad(model, loss_sum(logits))
         self.streams = streams()
+        self.bytes_a_token, self.budget = bytes_a_token(model), budget(config.memory_gb)
+
+    def sizes(self) -> str:
+        """What the run will hold in memory, as a line."""
+        longest = max(self._batches_of(0), key=lambda batch: self._layout_tokens(batch))
+        tokens = self._layout_tokens(longest)
+        count = passes(tokens, self.bytes_a_token, self.budget)
+        weights = sum(array.nbytes for _, array in tree_flatten(self.model.parameters()))
+        ranks = f", {self.group.size} processes" if self.group.size > 1 else ""
+        return (
+            f"memory: {weights / 1e9:.2f} GB of weights; a step of at most {tokens} tokens in {count} "
+            f"pass{'es' if count > 1 else ''}, about {tokens * self.bytes_a_token / count / 1e9:.2f} GB of at most "
+            f"{self.budget / 1e9:.1f} (memory_gb){ranks}"
+        )
 
     def until_done(self, save: Callable[[], None]) -> None:
         """Take steps, measuring and saving now and then, until the run is over."""
         self.model.train()
         batches = self._batches()
+        saved = time.monotonic()
         while not self._is_over():
             self.take_step(next(batches))
-            if self.position.step % self.evaluate_every == 0 or self.position.step >= self.total:
+            is_measured = self.position.step % self.evaluate_every == 0 or self.position.step >= self.total
+            if is_measured:
                 self._evaluate()
+            if is_measured or time.monotonic() - saved > SAVE_EVERY_S:
                 save()
+                saved = time.monotonic()
         if self.position.step < self.total:
             self.watch.say(f"stopped early: no better for {self.position.worse_in_a_row} evaluations")
 
@@ -145,13 +173,25 @@ class Run:
         """Batches from the present step on, for ever: drawn from the seed and the epoch alone."""
         while True:
             epoch, offset = divmod(self.position.step, self.per_epoch)
-            draw = random.Random(f"{self.config.seed}/{epoch}")
-            order = buckets(self.train, self.config.batch_size, draw)
-            draw.shuffle(order)
-            yield from order[offset:]
+            yield from self._batches_of(epoch)[offset:]
+
+    def _batches_of(self, epoch: int) -> list[list[int]]:
+        draw = random.Random(f"{self.config.seed}/{epoch}")
+        order = buckets(self.train, self.config.batch_size, draw)
+        draw.shuffle(order)
+        return order
+
+    def _layout_tokens(self, indices: Sequence[int]) -> int:
+        """Tokens that are computed of a batch, in whole rows where nothing can be shared."""
+        rows = [self.train[i] for i in indices]
+        return lay_out(rows, self.logits.shares >= Shared.PREFIX, self.logits.shares >= Shared.TRUNKS).tokens
 
     def take_step(self, indices: list[int], rate: float | None = None) -> None:
-        """One optimizer step on the rows *indices*, at the schedule's learning rate or at *rate*. Raises TrainingStopped when the loss is not a number."""
+        """One optimizer step on the rows *indices*, at the schedule's learning rate or at *rate*.
+
+        Raises:
+            TrainingStopped: If the loss is not a number.
+        """
         began = time.perf_counter()
         rate = learning_rate(self.config, self.position.step, self.total) if rate is None else rate
         loss, gradients, count = self._gradients(indices)
@@ -173,23 +213,42 @@ class Run:
         self.watch.stepped(Step(self.position.step, self.total, mean, rate, len(indices), count, read, seconds, peak))
 
     def _gradients(self, indices: list[int]) -> tuple[mx.array, Any, int]:
-        """(mean loss a token, its gradients, tokens) of one batch, a part of it on each stream."""
-        rows = [self.train[i] for i in indices]
-        parts_done, weights, count = [], [], 0
-        for part, stream in zip(parts(rows, len(self.streams)), self.streams, strict=False):
-            batch = make_batch([rows[i] for i in part], self.config.prompt_loss_weight, self.logits.shares)
-            with mx.stream(stream):
-                parts_done.append(self.gradients(self.model, batch))
-            weights.append(batch.weights.sum())
-            count += len(batch.targets)
-        weight = sum(weights[1:], weights[0])
-        gradients = tree_map(lambda *g: sum(g[1:], g[0]) / weight, *[gradient for _, gradient in parts_done])
-        loss = sum((part for part, _ in parts_done[1:]), parts_done[0][0]) / weight
-        return loss, gradients, count
+        """(mean loss a token, its gradients, tokens) of one batch: of all ranks together, this one's rows in passes,
+        a part of each pass on each stream."""
+        shares = parts([self.train[i] for i in indices], self.group.size)
+        mine = shares[self.group.rank] if self.group.rank < len(shares) else []
+        mine = [indices[i] for i in mine]
+        summed: Any = None
+        count = passes(self._layout_tokens(mine), self.bytes_a_token, self.budget) if mine else 0
+        pieces = parts([self.train[i] for i in mine], count * len(self.streams)) if mine else []
+        for begin_at in range(0, len(pieces), len(self.streams)):
+            for stream, piece in zip(self.streams, pieces[begin_at:], strict=False):
+                part = self._part([self.train[mine[i]] for i in piece], stream)
+                summed = part if summed is None else tree_map(lambda one, other: one + other, summed, part)
+            if count > 1:
+                mx.eval(summed)
+        if summed is None:
+            gradients = tree_map(mx.zeros_like, self.model.trainable_parameters())
+            summed = {"loss": mx.zeros(()), "weight": mx.zeros(()), "gradients": gradients}
+        summed = self.group.sum(summed)
+        gradients = tree_map(lambda gradient: gradient / summed["weight"], summed["gradients"])
+        return summed["loss"] / summed["weight"], gradients, sum(map(self._counted, indices))
+
+    def _part(self, rows: Sequence[Example], stream: mx.Stream) -> dict[str, Any]:
+        """Sums over *rows*: of the losses, of their weights, of the gradients."""
+        batch = make_batch(rows, self.config.prompt_loss_weight, self.logits.shares)
+        with mx.stream(stream):
+            loss, gradients = self.gradients(self.model, batch)
+        return {"loss": loss, "weight": batch.weights.sum(), "gradients": gradients}
+
+    def _counted(self, index: int) -> int:
+        """How many tokens of a row the loss is over."""
+        row = self.train[index]
+        return len(row.ids) - (1 if self.config.prompt_loss_weight else row.reply_start)
 
     def _evaluate(self) -> None:
         self.model.eval()
-        loss = mean_loss(self.model, self.valid, self.logits)
+        loss = shared_mean_loss(self.model, self.valid, self.logits, self.group)
         self.model.train()
         position = self.position
         position.validation.append((position.step, loss))
@@ -199,6 +258,14 @@ class Run:
         else:
             position.worse_in_a_row += 1
         self.watch.validated(position.step, loss, position.best_step == position.step)
+
+
+def shared_mean_loss(model: Any, examples: Sequence[Example], logits: ReplyLogits, group: Group) -> float:
+    """``mean_loss`` over *examples*, each rank measuring some of them."""
+    total, count = total_loss(model, examples[group.rank :: group.size], logits)
+    if group.size > 1:
+        total, count = group.sum(mx.array([total, count])).tolist()
+    return total / count
 
 
 @cache

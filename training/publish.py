@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,7 +42,11 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Candidate:
-    """Everything a generation is made of."""
+    """Everything a generation is made of.
+
+    Attributes:
+        beside: Files for a person to look at, name -> content: not signed, and no part of what the generation is.
+    """
 
     name: str
     weights: bytes
@@ -55,35 +59,64 @@ class Candidate:
     metrics: dict[str, float]
     probe: list[float]
     gate: Gate
+    beside: dict[str, bytes] = field(default_factory=dict)
 
 
 def publish(store: Path, candidate: Candidate, activate: bool) -> str:
     """Write *candidate* to *store* and return its generation; with *activate*, make it current.
 
-    Publishing what is there already writes nothing new, unless it was damaged.
+    Publishing what is there already writes nothing new, unless it was damaged; but that it was made current against
+    the gate is noted in its manifest.
 
     Raises:
         OSError: If the disk refuses; nothing is left behind then.
     """
-    weights = bind(candidate.weights, candidate.contract, candidate.base.fingerprint)
-    files = {WEIGHTS: weights, CONFIG: candidate.config}
-    entries = {name: file_entry(data) for name, data in files.items()}
-    generation = generation_of(entries[WEIGHTS].sha256, entries[CONFIG].sha256, candidate.contract)
+    gate = judged(candidate.gate, activate)
+    weights = _bound(candidate)
+    entries = {WEIGHTS: file_entry(weights), CONFIG: file_entry(candidate.config)}
+    generation = generation_name(candidate)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION, name=candidate.name, generation=generation,
         created_at=now_text(datetime.now(UTC)), base=candidate.base, contract=candidate.contract, lora=candidate.lora,
         files=entries, data=candidate.data, training=candidate.training, metrics=candidate.metrics,
-        probe=candidate.probe, gate=candidate.gate,
+        probe=candidate.probe, gate=gate,
     )  # fmt: skip
-    files[MANIFEST] = write_manifest(manifest)
+    files = {WEIGHTS: weights, CONFIG: candidate.config, **candidate.beside, MANIFEST: write_manifest(manifest)}
     with locked(store):
         folder = store / candidate.name
         if not _is_whole(store, candidate.name, generation):
             shutil.rmtree(folder / generation, ignore_errors=True)
             _place(store, folder, generation, files)
+        elif activate:
+            _note_override(store, candidate.name, generation)
         if activate:
             point_to(store, candidate.name, generation)
     return generation
+
+
+def judged(gate: Gate, activate: bool) -> Gate:
+    """*gate*, with whether its adapter is made current against it."""
+    return gate.model_copy(update={"overridden": activate and not gate.passed})
+
+
+def generation_name(candidate: Candidate) -> str:
+    """The generation that *candidate* will be."""
+    weights, config = file_entry(_bound(candidate)), file_entry(candidate.config)
+    return generation_of(weights.sha256, config.sha256, candidate.contract)
+
+
+def _bound(candidate: Candidate) -> bytes:
+    return bind(candidate.weights, candidate.contract, candidate.base.fingerprint)
+
+
+def _note_override(store: Path, name: str, generation: str) -> Manifest:
+    """Have the manifest say that its adapter is made current against the gate, if it is."""
+    manifest = check_manifest(read_generation(store, name, generation), name, generation)
+    gate = judged(manifest.gate, activate=True)
+    if gate != manifest.gate:
+        manifest = manifest.model_copy(update={"gate": gate})
+        replace_file(store / name / generation / MANIFEST, write_manifest(manifest))
+    return manifest
 
 
 def point_to(store: Path, name: str, generation: str) -> None:
@@ -91,8 +124,10 @@ def point_to(store: Path, name: str, generation: str) -> None:
     replace_file(store / name / CURRENT, f"{generation}\n".encode())
 
 
-def rollback(store: Path, name: str, generation: str | None) -> str:
-    """Make *generation* current, or the one published before the current; returns it.
+def rollback(store: Path, name: str, generation: str | None) -> Manifest:
+    """Make *generation* current, or the one published before the current; returns its manifest.
+
+    That it did not pass the gate is no hindrance, and is noted as overridden.
 
     Raises:
         UnknownAdapter: If there is none such.
@@ -102,8 +137,9 @@ def rollback(store: Path, name: str, generation: str | None) -> str:
         generation = _before(store, name)
     check_manifest(read_generation(store, name, generation), name, generation)
     with locked(store):
+        manifest = _note_override(store, name, generation)
         point_to(store, name, generation)
-    return generation
+    return manifest
 
 
 @contextlib.contextmanager
@@ -163,6 +199,18 @@ def _sweep(store: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
     for entry in store.glob(f"*/.staging-{CURRENT}-*"):
         entry.unlink(missing_ok=True)
+    for entry in store.glob(f"*/*/.staging-{MANIFEST}-*"):
+        entry.unlink(missing_ok=True)
+
+
+def in_order_of_time(store: Path, name: str) -> list[str]:
+    """The whole generations of *name*, in the order in which they were published."""
+    made = []
+    for generation in generations(store, name):
+        with contextlib.suppress(AdapterRefused):
+            manifest = check_manifest(read_generation(store, name, generation), name, generation)
+            made.append((manifest.created_at, generation))
+    return [generation for _, generation in sorted(made)]
 
 
 def _before(store: Path, name: str) -> str:
@@ -170,12 +218,7 @@ def _before(store: Path, name: str) -> str:
         now = current(store, name)
     except AdapterRefused:  # CURRENT is gone or damaged: the newest whole generation is the way back
         now = ""
-    made = []
-    for generation in generations(store, name):
-        with contextlib.suppress(AdapterRefused):
-            manifest = check_manifest(read_generation(store, name, generation), name, generation)
-            made.append((manifest.created_at, generation))
-    ordered = [generation for _, generation in sorted(made)]
+    ordered = in_order_of_time(store, name)
     place = ordered.index(now) if now in ordered else len(ordered)
     if place == 0:
         before = f" before {now}" if now else ""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from training.evaluate import Sample
 from training.rows import Dataset
+from training.samples import Sample
 
 SHOWN = 3
 
@@ -19,10 +19,12 @@ def first_rows(dataset: Dataset) -> list[str]:
 
 
 def side_by_side(samples: Sequence[Sample]) -> list[str]:
-    """Some held-out questions with the base's reply, the adapter's and the real one."""
+    """Some held-out questions with the base's reply, the previous generation's, the adapter's and the real one."""
     lines = []
     for sample in samples[:: max(1, len(samples) // SHOWN)][:SHOWN]:
-        lines.append(f"asked    {sample.asked}")
-        replies = {"base": sample.base, "adapter": sample.adapter, "in truth": sample.real}
-        lines += [f"{name:8} {' / '.join(bubbles) or '(nothing)'}" for name, bubbles in replies.items()]
+        texts = {"asked": sample.asked, "base": sample.base, "previous": sample.previous}
+        texts |= {"adapter": sample.adapter, "in truth": sample.real}
+        lines += [
+            f"{name:8} {' / '.join(bubbles) or '(nothing)'}" for name, bubbles in texts.items() if bubbles is not None
+        ]
     return lines

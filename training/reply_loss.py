@@ -15,7 +15,7 @@ import mlx.nn as nn
 
 from base_model.arrays import scalar
 from prompt_format.format import Example
-from training.families import Layout, families, lay_out
+from training.families import Layout, common_prefix, families, lay_out
 from training.shared_prefix import Shared, flat_places, hidden_states, how_shared, padded
 
 
@@ -131,7 +131,9 @@ def buckets(examples: Sequence[Example], size: int, draw: random.Random | None =
 
     With *draw*, families whose longest rows differ by less than 16 tokens are mixed anew.
     """
-    order = [(max(len(examples[i].ids) for i in family), family) for family in families(examples)]
+    order = [
+        (max(len(examples[i].ids) for i in family), family) for family in families(examples, common_prefix(examples))
+    ]
     if draw is None:
         order.sort()
     else:
@@ -142,12 +144,18 @@ def buckets(examples: Sequence[Example], size: int, draw: random.Random | None =
     return [flat[begin : begin + size] for begin in range(0, len(flat), size)]
 
 
-def mean_loss(model: Any, examples: Sequence[Example], logits: ReplyLogits, size: int = 16) -> float:
+def mean_loss(model: Any, examples: Sequence[Example], logits: ReplyLogits) -> float:
     """Mean loss a reply token over all of *examples*, in nats."""
+    total, count = total_loss(model, examples, logits)
+    return total / count
+
+
+def total_loss(model: Any, examples: Sequence[Example], logits: ReplyLogits, size: int = 16) -> tuple[float, int]:
+    """(the sum of the losses over all reply tokens of *examples*, in nats; how many there are)."""
     compute = loss_sum(logits)
-    total = count = 0.0
+    total, count = 0.0, 0
     for indices in buckets(examples, size):
         batch = make_batch([examples[i] for i in indices], share=logits.shares)
         total += scalar(compute(model, batch))
         count += len(batch.targets)
-    return total / count
+    return total, count

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def load_dataset(folder: Path, template: ChatTemplate, max_tokens: int) -> Datas
     splits: dict[str, list[Example]] = {}
     messages: dict[str, list[Any]] = {}
     digest = hashlib.sha256()
-    cut = refused = 0
+    cut = 0
+    refused: Counter[str] = Counter()
     for split in ("train", "valid", "test"):
         raw = _read(folder / f"{split}.jsonl")
         if hashlib.sha256(raw).hexdigest() != summary["sha256"].get(f"{split}.jsonl"):
@@ -71,17 +73,31 @@ def load_dataset(folder: Path, template: ChatTemplate, max_tokens: int) -> Datas
         rows = _rows(raw, folder / f"{split}.jsonl", form.contract.digest)
         whole = [_example(form, row, folder / f"{split}.jsonl", number) for number, row in enumerate(rows, 1)]
         kept = [(row, _fit(example, max_tokens)) for row, example in zip(rows, whole, strict=True)]
-        refused += sum(example is None for _, example in kept)
+        refused[split] = sum(example is None for _, example in kept)
         cut += sum(e is not None and len(e.ids) < len(w.ids) for (_, e), w in zip(kept, whole, strict=True))
         splits[split] = [example for _, example in kept if example is not None]
         messages[split] = [row.messages for row, example in kept if example is not None]
     if not splits["train"] or not splits["valid"]:
-        raise DataRefused(
-            f"'{folder}' holds {len(splits['train'])} training and {len(splits['valid'])} validation rows: there is "
-            "nothing to learn from. Import more messages and build again",
-            code="empty_dataset",
+        raise _too_few(folder, splits, refused, max_tokens)
+    return Dataset(folder, form, splits, messages, digest.hexdigest(), cut, refused.total())
+
+
+def _too_few(folder: Path, splits: Mapping[str, list[Example]], refused: Counter[str], max_tokens: int) -> DataRefused:
+    """What to say of a dataset without a row to train on or to validate on: which it is, and what to do."""
+    empty, lacks = ("valid", "validate on") if splits["train"] else ("train", "learn from")
+    advice = "Import more messages and build again"
+    if refused[empty]:
+        advice = (
+            f"the replies of {refused[empty]} rows alone are longer than max_tokens {max_tokens}. Set it higher, "
+            "or import more messages and build again"
         )
-    return Dataset(folder, form, splits, messages, digest.hexdigest(), cut, refused)
+    elif empty == "valid":
+        advice = f"the last sessions with a contact are held out where there are at least three. {advice}"
+    return DataRefused(
+        f"'{folder}' holds {len(splits['train'])} training and {len(splits['valid'])} validation rows, so there is "
+        f"nothing to {lacks}: {advice}",
+        code="empty_dataset",
+    )
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,7 @@ import json
 import platform
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
@@ -18,19 +17,22 @@ import safetensors.numpy
 from base_model.load import Base, load_base
 from base_model.resolve import resolve
 from base_model.tokenizer import load_tokenizer
-from errors import DataRefused
+from errors import DataRefused, TrainingStopped
 from prompt_format.adapter_check import config_json
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.manifest import BaseIdentity, Data, Lora, Training
 from prompt_format.probe import PROBE_LOGITS, probe_prompt
 from training.config import TrainConfig
+from training.distributed import Group
 from training.evaluate import Verdict, evaluate
+from training.evaluation_report import About, report_files
 from training.finetune import Trained, finetune
 from training.methods.method import Exported
-from training.publish import Candidate, publish
+from training.previous import current_one
+from training.publish import Candidate, generation_name, judged, publish
 from training.quick_check import first_rows, side_by_side
 from training.rows import Dataset, load_dataset
-from training.watch import Lines
+from training.watch import Silent, Watch
 
 
 @dataclass(frozen=True)
@@ -47,37 +49,46 @@ class Published:
 def train(
     config: TrainConfig,
     store: Path,
-    say: Callable[[str], None],
+    watch: Watch,
     resume: bool = False,
     activate: bool = False,
     look: bool = False,
-) -> Published:
+) -> Published | None:
     """Run the whole way from *config* to a generation in *store*.
 
     It becomes current when it passes the gate, or when *activate* asks for it. With *look* it shows rows before the
-    training and replies after it.
+    training and replies after it. Under ``mlx.launch`` the first process does what follows the training; the others
+    say nothing and get None.
 
     Raises:
         Refused: Of every kind, before anything is written; what was published before stays as it was.
     """
+    is_first = Group().rank == 0
+    watch = watch if is_first else Silent()
     dataset = load_dataset(config.data, ChatTemplate(load_tokenizer(resolve(config.model))), config.max_tokens)
     if dataset.cut or dataset.refused:
-        say(
+        watch.say(
             f"max_tokens {config.max_tokens}: {dataset.cut} prompts cut from the left, "
             f"{dataset.refused} rows left out because the reply alone is longer"
         )
     for line in first_rows(dataset) if look else ():
-        say(line)
+        watch.say(line)
     base = load_base(config.model)
     checkpoint = store / f".staging-checkpoint-{config.name}.safetensors"
-    trained = finetune(base.model, dataset, config, Lines(say), checkpoint, resume)
-    say(f"trained {trained.position.step} steps in {trained.seconds:.0f} s; measuring on held-out replies")
-    verdict = evaluate(base.model, dataset, config)
+    trained = finetune(base.model, dataset, config, watch, checkpoint, resume, base.fingerprint)
+    if not is_first:
+        return None
+    watch.say(f"trained {trained.position.step} steps in {trained.seconds:.0f} s; measuring on held-out replies")
+    previous = current_one(store, config.name, base, dataset.format)
+    verdict = evaluate(base.model, dataset, config, previous)
+    if verdict.note:
+        watch.say(verdict.note)
     for line in side_by_side(verdict.samples) if look else ():
-        say(line)
+        watch.say(line)
     _check_unchanged(dataset, config, base)
     active = activate or verdict.gate.passed
-    generation = publish(store, candidate(base, dataset, config, trained, verdict), active)
+    made = candidate(base, dataset, config, trained, verdict)
+    generation = publish(store, replace(made, beside=_beside(made, dataset, config, trained, verdict, active)), active)
     checkpoint.unlink(missing_ok=True)
     return Published(config.name, generation, verdict, trained, active)
 
@@ -86,6 +97,7 @@ def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Traine
     """The generation that *trained* makes."""
     exported = trained.exported
     weights = {name: np.array(value.astype(mx.float32)) for name, value in sorted(exported.weights.items())}
+    _check_names(set(weights), exported)
     return Candidate(
         name=config.name,
         weights=safetensors.numpy.save(weights, {"format": "mlx"}),
@@ -108,6 +120,25 @@ def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Traine
         probe=probe(base.model, dataset),
         gate=verdict.gate,
     )
+
+
+def _beside(
+    made: Candidate, dataset: Dataset, config: TrainConfig, trained: Trained, verdict: Verdict, active: bool
+) -> dict[str, bytes]:
+    """The report on *made*, file by file."""
+    from training.plots import loss_curve
+
+    adapter = f"{made.name}@{generation_name(made)}"
+    about = About.of(adapter, made.base.id, config, made.training.steps, dataset)
+    curve = loss_curve(trained.position.losses, trained.position.validation, trained.base_loss)
+    return report_files(about, verdict, judged(made.gate, active), curve)
+
+
+def _check_names(names: set[str], exported: Exported) -> None:
+    """Nothing is published but what the adapter's config says."""
+    tensors = ("lora_a", "lora_b", "m") if exported.adapter.fine_tune_type == "dora" else ("lora_a", "lora_b")
+    if names != {f"{module}.{tensor}" for module in exported.modules for tensor in tensors}:
+        raise TrainingStopped("other weights were trained than the adapter has", code="unexpected_weights")
 
 
 def _lora(exported: Exported) -> Lora:

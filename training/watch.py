@@ -1,6 +1,6 @@
 """What a run tells while it goes on, and to whom: a live view on a terminal, plain lines elsewhere, nobody in tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,22 +44,41 @@ class Watch(Protocol):
         """After each look at the whole validation split; *loss* in nats a token."""
 
 
+class Silent:
+    """Tells nobody: of several processes that train together, one is enough."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def stepped(self, step: Step) -> None:
+        """Nothing."""
+
+    def validated(self, step: int, loss: float, is_best: bool) -> None:
+        """Nothing."""
+
+
 class Lines:
-    """Plain lines: what is said, and each validation with the mean training loss since the one before."""
+    """Plain lines: what is said, and each validation with the mean training loss and the speed since the one before."""
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self._losses: list[float] = []
+        self._steps: list[Step] = []
         self._total = 0
 
     def stepped(self, step: Step) -> None:
-        self._losses.append(step.loss)
+        self._steps.append(step)
         self._total = step.total
 
     def validated(self, step: int, loss: float, is_best: bool) -> None:
-        recent = sum(self._losses) / max(1, len(self._losses))
-        self._losses.clear()
+        recent = sum(one.loss for one in self._steps) / max(1, len(self._steps))
+        cost = f"  {speed(self._steps)}  peak {self._steps[-1].peak_bytes / 1e9:.2f} GB" if self._steps else ""
+        self._steps.clear()
         self.say(
             f"step {step}/{self._total}  training loss {recent:.4f}  validation loss {loss:.4f}"
-            f"{'  (best)' if is_best else ''}"
+            f"{'  (best)' if is_best else ''}{cost}"
         )
+
+
+def speed(steps: Sequence[Step]) -> str:
+    """Tokens read in a second of *steps*, at least one, without what came between them."""
+    return f"{sum(step.read_tokens for step in steps) / sum(step.seconds for step in steps):,.0f} tokens/s"

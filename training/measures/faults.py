@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from training.measures.bundles import Reply
 
 COPY_WORDS = 6
 STOCK_REPLIES = 3
+FAULTS = ("echo", "loop", "copy", "endless", "label", "empty")
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,35 @@ class Faults:
 
 
 def find_faults(generated: Sequence[Generated], learnt: Iterable[Reply], label: re.Pattern[str]) -> Faults:
-    """The faults of *generated*, in time linear in all texts.
+    """How many of *generated* have each fault; as ``faults_of_each`` takes them."""
+    return count_faults(faults_of_each(generated, learnt, label))
+
+
+def faults_of_each(
+    generated: Sequence[Generated], learnt: Iterable[Reply], label: re.Pattern[str]
+) -> list[frozenset[str]]:
+    """The faults of each reply by name, in the order of *generated*, in time linear in all texts.
 
     Args:
         learnt: Every reply that was learnt from.
         label: What a speaker label looks like (``prompt_format.variants.speaker_label``).
     """
     copied = _copied([one.bubbles for one in generated], learnt)
-    return Faults(
-        replies=len(generated),
-        echo=sum(map(_echoes, generated)),
-        loop=sum(_loops(" ".join(one.bubbles).split()) for one in generated),
-        copy=sum(not copied.isdisjoint(_runs(one.bubbles)) for one in generated),
-        endless=sum(not one.ended for one in generated),
-        label=sum(any(map(label.match, "\n".join(one.bubbles).split("\n"))) for one in generated),
-        empty=sum(not _words(one.bubbles) for one in generated),
-    )
+    return [frozenset(name for name, is_so in _found(one, copied, label) if is_so) for one in generated]
+
+
+def count_faults(each: Sequence[frozenset[str]]) -> Faults:
+    """How many of so many replies have each fault."""
+    return Faults(replies=len(each), **{fault: sum(fault in found for found in each) for fault in FAULTS})
+
+
+def _found(one: Generated, copied: Set[tuple[str, ...]], label: re.Pattern[str]) -> Iterator[tuple[str, bool]]:
+    yield "echo", _echoes(one)
+    yield "loop", _loops(" ".join(one.bubbles).split())
+    yield "copy", not copied.isdisjoint(_runs(one.bubbles))
+    yield "endless", not one.ended
+    yield "label", any(map(label.match, "\n".join(one.bubbles).split("\n")))
+    yield "empty", not _words(one.bubbles)
 
 
 def _words(reply: Reply) -> list[str]:

@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from training.measures.authorship import Authorship, Verifier, Voices, authorship
 from training.measures.bundles import Reply
-from training.measures.faults import Faults, Generated, find_faults
+from training.measures.faults import Faults, Generated, count_faults, faults_of_each
 from training.measures.style import StyleDistance, distance, habits, mean_distance
 
 
@@ -34,6 +35,7 @@ class Measures:
     Attributes:
         style: Of generated replies against the person's held-out ones.
         style_own, style_others: Of bundles as large, from replies that were learnt from and from other people's.
+        each: The faults of each generated reply by name, in their order.
     """
 
     style: StyleDistance
@@ -41,6 +43,7 @@ class Measures:
     style_others: StyleDistance
     authorship: Authorship
     faults: Faults
+    each: list[frozenset[str]] = field(compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values: style with its mean, each fault as count and share."""
@@ -67,6 +70,7 @@ class Yardstick:
         self.voices, self.learnt, self.label = voices, learnt, label
         self.held_out = habits(voices.own_held_out)
         self.verifier = Verifier(voices.own, voices.others)
+        self._reference = cache(self._references)  # every model is asked for as many replies
 
     def measure(self, generated: Sequence[Generated]) -> Measures:
         """All figures of *generated*.
@@ -75,10 +79,19 @@ class Yardstick:
             ValueError: If it is empty.
         """
         replies = [one.bubbles for one in generated]
+        own, others = self._reference(len(replies))
+        each = faults_of_each(generated, self.learnt, self.label)
         return Measures(
             style=distance(habits(replies), self.held_out),
-            style_own=mean_distance(self.voices.own, self.held_out, len(replies)),
-            style_others=mean_distance(self.voices.others_held_out, self.held_out, len(replies)),
+            style_own=own,
+            style_others=others,
             authorship=authorship(self.verifier, replies, self.voices),
-            faults=find_faults(generated, self.learnt, self.label),
+            faults=count_faults(each),
+            each=each,
+        )
+
+    def _references(self, size: int) -> tuple[StyleDistance, StyleDistance]:
+        return (
+            mean_distance(self.voices.own, self.held_out, size),
+            mean_distance(self.voices.others_held_out, self.held_out, size),
         )

@@ -4,26 +4,34 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021). rsLoRA d
 (``TrainConfig.effective_scale``).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
 
 from training.config import TrainConfig
-from training.lora import adapter_weights, choose_layers, set_adapter, wear
+from training.lora import adapter_weights, choose_layers, put_back, set_adapter, wear
 from training.methods.method import Exported
 
 
 class LowRank:
-    """A LoRA is put on the model and trained with AdamW."""
+    """A LoRA is put on the model and trained with AdamW. What other methods do otherwise, they say over this."""
 
     def __init__(self, model: Any, config: TrainConfig):
-        """Raises ConfigRefused if the config names no layer of the model."""
-        self.model = model
+        """Raises ConfigRefused if the config names no layer of the model, or one that the method cannot train."""
+        self.model, self.config = model, config
         self.adapter, self.modules = choose_layers(model, config)
-        wear(model, self.adapter)
-        self.optimizer = optim.AdamW(learning_rate=config.learning_rate, weight_decay=0.0)
+        self.put_on()
+        self.optimizer = self.new_optimizer()
         self.optimizer.init(model.trainable_parameters())
+
+    def put_on(self) -> None:
+        """Freeze the model, and put on it what is trained."""
+        wear(self.model, self.adapter)
+
+    def new_optimizer(self) -> Any:
+        return optim.AdamW(learning_rate=self.config.learning_rate, weight_decay=0.0)
 
     def trained(self) -> dict[str, mx.array]:
         # Arrays are replaced by an update, never written into: holding them is a copy.
@@ -38,3 +46,17 @@ class LowRank:
 
     def export(self) -> Exported:
         return Exported(adapter_weights(self.model), self.adapter, self.modules)
+
+
+def put_instead(model: Any, modules: list[str], layer: Callable[[Any], Any]) -> dict[str, Any]:
+    """Freeze *model* and put ``layer(linear)`` in the place of each linear layer in *modules*, which it holds.
+
+    Returns:
+        Path -> the layer that was put there.
+    """
+    model.freeze()
+    linear = dict(model.named_modules())
+    layers = {path: layer(linear[path]) for path in modules}
+    put_back(model, list(layers.items()))
+    mx.eval(model.parameters())
+    return layers
