@@ -1,6 +1,7 @@
 """The training loop on models of some thousand weights: what is kept, when it stops, and that it can go on."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from prompt_format.format import Example
 from tests.tiny import files_no_larger_than, tiny_dataset, tiny_model
 from training.config import TrainConfig, parse_config
 from training.finetune import Trained, finetune, learning_rate
+from training.memory import budget, passes
 from training.reply_loss import mean_loss, reply_logits
 from training.rows import Dataset, load_dataset
 from training.watch import Lines
@@ -418,3 +420,30 @@ def test_a_constant_rate_is_constant() -> None:
 def test_no_step_is_without_a_rate(total: int, warmup: float) -> None:
     """However short the run, every rate is above zero and none above the config's."""
     assert all(0 < rate <= 1 for rate in rates(total, warmup=warmup))
+
+
+# -- memory
+
+
+def test_a_step_in_many_passes_is_the_same_step(trained: Callable[..., Trained]) -> None:
+    """With memory for hardly a token a batch is computed family by family: the same weights, to rounding."""
+    said: list[str] = []
+    at_once, in_passes = trained(), trained(memory_gb=1e-6, say=said.append)
+
+    assert " in 1 pass, " not in said[1] and " passes, about 0.00 GB of at most 0.0 (memory_gb)" in said[1]
+    for (step, loss), (same_step, other) in zip(at_once.position.losses, in_passes.position.losses, strict=True):
+        assert step == same_step and other == pytest.approx(loss, rel=1e-4)
+    for name, value in at_once.exported.weights.items():
+        assert mx.allclose(value, in_passes.exported.weights[name], rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.parametrize(("tokens", "count"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
+def test_passes_stay_within_the_limit(tokens: int, count: int) -> None:
+    """At 10 bytes a token and 1000 bytes allowed."""
+    assert count == passes(tokens, 10, 1000)
+
+
+def test_half_of_the_machine_is_the_limit_where_none_is_given() -> None:
+    """Of its memory, in bytes; else what the config says, in gigabytes."""
+    assert 1_500_000_000 == budget(1.5)
+    assert 10**8 < budget(None) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
