@@ -14,7 +14,8 @@ README = Path("README.md").read_text()
 def test_every_folder_and_file_of_the_tree_is_there() -> None:
     """Each name in the tree exists, and each package of the project stands in it."""
     tree = re.findall(r"^    (  )?(\w[\w./]*)  +\w.*$", README.partition("## How it fits")[2].partition("##")[0], re.M)
-    parents = {"starter/": "base_model/", "sources/": "training/", "privacy/": "training/", "example/": "data/"}
+    parents = {"starter/": "base_model/", "example/": "data/"}
+    parents |= dict.fromkeys(["sources/", "privacy/", "methods/", "measures/"], "training/")
     listed = {(parents[name] if indent else "") + name for indent, name in tree}
     packages = {f"{path.parent}/" for path in Path().glob("*/__init__.py")} - {"tests/"}
 
