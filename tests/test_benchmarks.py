@@ -1,5 +1,6 @@
 """The parts of the training benchmarks that hold without measuring anything."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from mlx_lm.models.lfm2 import Model, ModelArgs
 
 from base_model.load import load_base
 from benchmarks.figures import Panel, draw_bars
+from benchmarks.first_step import apart_from, written_out
 from benchmarks.mlx_lm_trainer import fit, loss_and_gradient, one_epoch, put_lora_on, read_rows
 from benchmarks.random_lfm2 import LFM2_350M, write_random_lfm2
-from benchmarks.train_speed import Took, apart_from, spread, summary, written_out
+from benchmarks.train_speed import Took, merged, spread, summary
 from prompt_format.chat_template import ChatTemplate
 from tests.tiny import tiny_dataset, tiny_model
 from training.config import TrainConfig
@@ -54,6 +56,20 @@ def test_a_rate_is_of_whole_steps() -> None:
     found = summary(turns)
 
     assert (2.0, 1.0, 4.0) == (found["examples_a_second"], found["lowest"], found["highest"])
+
+
+def test_a_case_that_is_not_run_stays(tmp_path: Path) -> None:
+    """With where and when it was measured, also when a second run leaves it out; a case that is run is written anew."""
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps({"cases": {"lfm2-350m": {"rate": 1}, "starter": {"rate": 2}}, "measured": "monday"}))
+
+    once = merged(path, {"starter": {"rate": 3}})
+    path.write_text(json.dumps({"cases": once, "measured": "tuesday"}))
+    twice = merged(path, {"starter": {"rate": 4}})
+
+    assert {"starter": {"rate": 3}, "lfm2-350m": {"rate": 1, "measured": "monday"}} == once
+    assert {"starter": {"rate": 4}, "lfm2-350m": {"rate": 1, "measured": "monday"}} == twice
+    assert {"starter": {"rate": 5}} == merged(tmp_path / "none.json", {"starter": {"rate": 5}})
 
 
 def test_lfm2_350m_has_its_number_of_parameters() -> None:

@@ -152,7 +152,7 @@ class Run:
     def until_done(self, save: Callable[[], None]) -> None:
         """Take steps, measuring and saving now and then, until the run is over."""
         self.model.train()
-        batches = self._batches()
+        batches = self.batches()
         saved = time.monotonic()
         while not self._is_over():
             self.take_step(next(batches))
@@ -169,7 +169,7 @@ class Run:
         position = self.position
         return position.step >= self.total or position.worse_in_a_row >= self.config.early_stopping.patience
 
-    def _batches(self) -> Iterator[list[int]]:
+    def batches(self) -> Iterator[list[int]]:
         """Batches from the present step on, for ever: drawn from the seed and the epoch alone."""
         while True:
             epoch, offset = divmod(self.position.step, self.per_epoch)
