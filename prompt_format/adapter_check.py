@@ -33,6 +33,7 @@ from prompt_format.strict_json import parse_strict
 
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_RANK = 256
+MAX_LENGTH = 1e4  # of a row of a base's weight, which DoRA's m is: those of real models are hundreds at most
 
 
 class LoraParameters(BaseModel):
@@ -62,6 +63,7 @@ class CheckedAdapter:
     """An adapter that may be read into a slot.
 
     Attributes:
+        dora: It has an m for each module: a DoRA, where others are LoRAs.
         modules: The layers it changes, as paths of the base model.
         weights: The file's bytes, the ones that were checked.
     """
@@ -72,6 +74,7 @@ class CheckedAdapter:
     format: PromptFormat
     rank: int
     scale: float
+    dora: bool
     modules: tuple[str, ...]
     weights: bytes
 
@@ -100,7 +103,8 @@ def check_adapter(
     modules = tuple(manifest.lora.modules)
     check_tensors(files.weights, modules, shapes, config.lora_parameters.rank, config.fine_tune_type)
     rank, scale = config.lora_parameters.rank, config.lora_parameters.scale
-    return CheckedAdapter(name, generation, manifest, prompt_format, rank, scale, modules, files.weights)
+    dora = config.fine_tune_type == "dora"
+    return CheckedAdapter(name, generation, manifest, prompt_format, rank, scale, dora, modules, files.weights)
 
 
 def check_manifest(files: AdapterFiles, name: str, generation: str) -> Manifest:
@@ -179,8 +183,6 @@ def check_config(raw: bytes, manifest: Manifest, shapes: Mapping[str, Any], laye
 def _check_bounds(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
     parameters, lora = config.lora_parameters, manifest.lora
     faults = []
-    if lora.type == "dora" or config.fine_tune_type == "dora":
-        faults.append("fine_tune_type: DoRA adapters cannot be served yet, train with method lora")
     if parameters.scale == 0:
         faults.append("lora_parameters.scale: 0 makes it the base")
     if config.num_layers > layers:
@@ -247,7 +249,7 @@ def check_tensors(
 ) -> None:
     """Refuse weights that lack a tensor, have one too many, or hold values that cannot be meant."""
     table, body = tensor_table(raw)
-    expected = expected_tensors(modules, shapes, rank)
+    expected = expected_tensors(modules, shapes, rank, kind)
     missing, extra = sorted(expected.keys() - table.keys()), sorted(table.keys() - expected.keys())
     if missing:
         raise AdapterRefused(f"{WEIGHTS} lacks tensors", code="tensor_missing", details=missing)
@@ -265,39 +267,56 @@ def check_tensors(
     wrong_type = [f"{name}: {entry['dtype']}" for name, entry in table.items() if entry["dtype"] not in _DTYPES]
     if wrong_type:
         raise AdapterRefused(f"{WEIGHTS} must hold F32, F16 or BF16", code="tensor_dtype", details=wrong_type)
-    _check_values(raw, table, body, modules)
+    _check_values(raw, table, body, kind)
 
 
 def expected_tensors(
-    modules: tuple[str, ...], shapes: Mapping[str, tuple[int, int]], rank: int
-) -> dict[str, tuple[int, int]]:
-    """name -> shape of every tensor that a LoRA of *rank* on *modules* has."""
-    expected: dict[str, tuple[int, int]] = {}
+    modules: tuple[str, ...], shapes: Mapping[str, tuple[int, int]], rank: int, kind: str = "lora"
+) -> dict[str, tuple[int, ...]]:
+    """name -> shape of every tensor that an adapter of *kind*, lora or dora, and *rank* on *modules* has."""
+    expected: dict[str, tuple[int, ...]] = {}
     for module in modules:
         inputs, outputs = shapes[module]
         expected[f"{module}.lora_a"] = (inputs, rank)
         expected[f"{module}.lora_b"] = (rank, outputs)
+        if kind == "dora":
+            expected[f"{module}.m"] = (outputs,)
     return expected
 
 
-def _check_values(raw: bytes, table: dict[str, Any], body: int, modules: tuple[str, ...]) -> None:
-    infinite = [name for name, entry in table.items() if not _is_finite(raw, entry, body)]
+def _check_values(raw: bytes, table: dict[str, Any], body: int, kind: str) -> None:
+    infinite = [name for name, entry in table.items() if not np.isfinite(_values(raw, entry, body)).all()]
     if infinite:
         raise AdapterRefused(f"{WEIGHTS} holds NaN or infinity", code="tensor_not_finite", details=infinite)
-    if not any(_values(raw, table[f"{module}.lora_b"], body).any() for module in modules):
+    if kind == "dora":
+        _check_lengths({name: _values(raw, entry, body) for name, entry in table.items() if name.endswith(".m")})
+    elif not any(_values(raw, entry, body).any() for name, entry in table.items() if name.endswith(".lora_b")):
         raise AdapterRefused("every lora_b is zero: the adapter is the base", code="adapter_is_zero")
+
+
+def _check_lengths(lengths: Mapping[str, np.ndarray]) -> None:
+    """Of DoRA's m, what can be said without the base. A DoRA whose every lora_b is zero may still differ from the base
+    in its m: whether it does, the service's probe finds. Single values may be zero or less, since training can take
+    a short row there.
+    """
+    zero = [name for name, array in lengths.items() if not array.any()]
+    if zero:
+        raise AdapterRefused("an m is all zero: its layer would be mute", code="adapter_is_zero", details=zero)
+    large = [name for name, array in lengths.items() if np.abs(array).max() > MAX_LENGTH]
+    if large:
+        raise AdapterRefused(
+            f"an m holds values above {MAX_LENGTH:.0f}: no row of a weight is that long",
+            code="tensor_too_large",
+            details=large,
+        )
 
 
 def _values(raw: bytes, entry: dict[str, Any], body: int) -> np.ndarray:
     begin, end = entry["data_offsets"]
-    return np.frombuffer(memoryview(raw)[body + begin : body + end], _DTYPES[entry["dtype"]])
-
-
-def _is_finite(raw: bytes, entry: dict[str, Any], body: int) -> bool:
-    values = _values(raw, entry, body)
-    if entry["dtype"] == "BF16":
-        return bool(((values & 0x7F80) != 0x7F80).all())
-    return bool(np.isfinite(values).all())
+    values = np.frombuffer(memoryview(raw)[body + begin : body + end], _DTYPES[entry["dtype"]])
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        return (values.astype("<u4") << 16).view("<f4")
+    return values
 
 
 def config_json(config: AdapterConfig) -> bytes:

@@ -76,7 +76,7 @@ class MlxDevice:
                 f"rank {adapter.rank} is above this service's {self.facts.rank}: start it with --rank {adapter.rank}",
                 code="config_invalid",
             )
-        self._routed.write(slot, adapter.weights, adapter.scale, adapter.modules)
+        self._routed.write(slot, adapter.weights, adapter.scale, adapter.modules, adapter.dora)
         try:
             self._probe(slot, adapter)
         except AdapterRefused:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors.numpy import save
@@ -196,11 +196,17 @@ def make_weights(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, int]] = SHAPES,
     spread: float = 0.1,
+    kind: str = "lora",
 ) -> dict[str, np.ndarray]:
-    """Random factors for *modules*."""
+    """Random factors for *modules*; with *kind* dora, lengths too, which are positive as those of any row."""
     random = np.random.default_rng(seed)
-    expected = expected_tensors(tuple(modules), shapes, rank)
-    return {name: random.normal(0, spread, shape).astype(np.float32) for name, shape in expected.items()}
+    expected = expected_tensors(tuple(modules), shapes, rank, kind)
+    return {
+        name: (random.uniform(0.5, 2, shape) if name.endswith(".m") else random.normal(0, spread, shape)).astype(
+            np.float32
+        )
+        for name, shape in expected.items()
+    }
 
 
 def make_candidate(
@@ -217,21 +223,22 @@ def make_candidate(
     variant: str = "raw_style",
     persona: str = "Jo",
     metrics: Mapping[str, float] | None = None,
+    kind: Literal["lora", "dora"] = "lora",
 ) -> Candidate:
     """Everything a small valid generation is made of; another *seed* is another generation."""
     base = base or facts()
     num_layers = num_layers or base.blocks
     modules = covered_modules(base.shapes, num_layers, list(keys), base.blocks)
     parameters = LoraParameters(rank=rank, scale=scale, dropout=0.0, keys=list(keys))
-    config = AdapterConfig(fine_tune_type="lora", num_layers=num_layers, lora_parameters=parameters, model="toy")
+    config = AdapterConfig(fine_tune_type=kind, num_layers=num_layers, lora_parameters=parameters, model="toy")
     form = PromptFormat(base.template, variant, Persona(name=persona), Window(turns=4, characters=600, tokens=4000))
     return Candidate(
         name,
-        save(dict(weights or make_weights(rank, modules, seed, base.shapes))),
+        save(dict(weights or make_weights(rank, modules, seed, base.shapes, kind=kind))),
         config_json(config),
         BaseIdentity(id=base.name[:300], fingerprint=base.fingerprint),
         form.contract,
-        Lora(type="lora", rank=rank, scale=scale, modules=modules),
+        Lora(type=kind, rank=rank, scale=scale, modules=modules),
         Data(digest="sha256:0", counts={"train": 2, "valid": 1, "test": 1}),
         Training(config={"seed": seed}, steps=1, tokens=8, seed=seed, versions={}),
         dict(metrics or {"valid_loss": 1.0}),

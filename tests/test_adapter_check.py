@@ -33,6 +33,13 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> AdapterFiles:
     return read_generation(store, "jo", make_adapter(store, variant="raw_style_variable"))
 
 
+@pytest.fixture(scope="module")
+def dora(tmp_path_factory: pytest.TempPathFactory) -> AdapterFiles:
+    """Those of a good DoRA."""
+    store = tmp_path_factory.mktemp("dora") / "adapters"
+    return read_generation(store, "jo", make_adapter(store, kind="dora"))
+
+
 def refusal_of(files: AdapterFiles, generation: str) -> AdapterRefused:
     with pytest.raises(AdapterRefused) as refusal:
         checked_files(files, "jo", generation)
@@ -48,6 +55,7 @@ def test_a_good_generation_is_accepted(good: AdapterFiles) -> None:
     files, generation = altered(good)
     found = checked_files(files, "jo", generation)
 
+    assert not found.dora
     assert (2, 2.0, tuple(SHAPES)) == (found.rank, found.scale, tuple(sorted(found.modules, key=list(SHAPES).index)))
     assert found.weights is files.weights
 
@@ -240,7 +248,7 @@ MEANINGS: dict[str, tuple[str, str, Callable[[Arrays], Arrays]]] = {
     "A80 C64": ("tensor_dtype", f"{FIRST}.lora_a: C64", every(lambda value: value.astype(np.complex64))),
     "A80 F64": ("tensor_dtype", f"{FIRST}.lora_a: F64", every(lambda value: value.astype(np.float64))),
     "A80 F8": ("tensor_dtype", f"{FIRST}.lora_a: F8", every(lambda value: value.astype(np.uint8))),
-    "A90 lora with m": ("tensor_unexpected", f"{FIRST}.m", more(f"{FIRST}.m")),
+    "A90 lora with m": ("tensor_unexpected", f"{LAST}.m", more(f"{LAST}.m")),
 }
 
 
@@ -283,6 +291,69 @@ def test_exchanged_tensors_betray_themselves_by_the_digest(good: AdapterFiles) -
 
     assert "digest_mismatch" == refusal.code
     assert [f"files.{WEIGHTS}: size or SHA-256 differs from the manifest's"] == refusal.details
+
+
+# -- the weights of a DoRA
+
+
+def test_a_good_dora_is_accepted(dora: AdapterFiles) -> None:
+    """And is said to be one, with the same facts as a LoRA has."""
+    files, generation = altered(dora)
+    found = checked_files(files, "jo", generation)
+
+    assert (True, 2, 2.0, set(SHAPES)) == (found.dora, found.rank, found.scale, set(found.modules))
+
+
+def one_length(value: float, kind: Callable[[np.ndarray], np.ndarray] = np.float32) -> Callable[[Arrays], Arrays]:
+    """The last module's m, as *kind*, with *value* in it."""
+
+    def changed(arrays: Arrays) -> Arrays:
+        lengths = arrays[f"{LAST}.m"].copy()
+        lengths[3] = value
+        return arrays | {f"{LAST}.m": kind(lengths)}
+
+    return changed
+
+
+LENGTHS: dict[str, tuple[str, str, Callable[[Arrays], Arrays]]] = {
+    "A90 without m": ("tensor_missing", f"{FIRST}.m", without(lambda name: name.endswith(".m"))),
+    "A90 without one m": ("tensor_missing", f"{LAST}.m", without(lambda name: name == f"{LAST}.m")),
+    "A73 an m of no module": ("tensor_unexpected", "model.m", more("model.m")),
+    "A75 m of one more dimension": ("tensor_shape", f"{FIRST}.m", every(lambda value: value[None], ".m")),
+    "A75 m as long as the inputs": ("tensor_shape", f"{FIRST}.m: [6], expected [10]", every(lambda m: m[:6], ".m")),
+    "A76 NaN F32": ("tensor_not_finite", f"{LAST}.m", one_length(math.nan)),
+    "A76 NaN F16": ("tensor_not_finite", f"{LAST}.m", one_length(math.nan, np.float16)),
+    "A76 NaN BF16": ("tensor_not_finite", f"{LAST}.m", one_length(math.nan, bf16)),
+    "A77 infinity": ("tensor_not_finite", f"{LAST}.m", one_length(math.inf)),
+    "A78 every m zero": ("adapter_is_zero", f"{FIRST}.m", every(np.zeros_like, ".m")),
+    "A78 an m minus zero": ("adapter_is_zero", f"{FIRST}.m", every(lambda m: bf16(-np.zeros_like(m)), f"{FIRST}.m")),
+    "A79 too long": ("tensor_too_large", f"{LAST}.m", one_length(10_001)),
+    "A79 too long F16": ("tensor_too_large", f"{LAST}.m", one_length(60_000, np.float16)),
+    "A79 too long BF16": ("tensor_too_large", f"{LAST}.m", one_length(-1e30, bf16)),
+    "A80 I8": ("tensor_dtype", f"{FIRST}.m: I8", every(lambda value: value.astype(np.int8), ".m")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LENGTHS)
+def test_lengths_that_cannot_be_meant_are_refused(dora: AdapterFiles, case: str) -> None:
+    """An m that is missing, left over, misshapen, not finite, mute or longer than any row is refused, and named."""
+    code, named, change = LENGTHS[case]
+    refusal = refusal_of(*altered(dora, weights=saved(change(load(dora.weights)))))
+
+    assert code == refusal.code
+    assert named in said(refusal)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [every(np.zeros_like, "lora_b"), one_length(0), one_length(-0.5), one_length(1.5, np.float16), one_length(2, bf16)],
+    ids=["lora_b zero", "one zero", "one negative", "F16", "BF16"],
+)
+def test_a_dora_may_differ_in_its_lengths_alone(dora: AdapterFiles, change: Callable[[Arrays], Arrays]) -> None:
+    """Whether m differs from the base's lengths its bytes do not say; and a row may have been trained to nothing."""
+    files, generation = altered(dora, weights=saved(change(load(dora.weights))))
+
+    assert checked_files(files, "jo", generation).dora
 
 
 # -- adapter_config.json
@@ -449,16 +520,15 @@ def test_a_module_that_the_base_lacks_is_refused(good: AdapterFiles) -> None:
     assert "model.layers.7.mlp.up_proj" in said(refusal)
 
 
-def test_dora_is_refused_by_name(good: AdapterFiles) -> None:
-    """A DoRA adapter is not taken for a LoRA one."""
-    config = json.loads(good.config) | {"fine_tune_type": "dora"}
-    files, generation = altered(
-        good, config=json.dumps(config).encode(), manifest=lambda document: document["lora"].update(type="dora")
-    )
-    refusal = refusal_of(files, generation)
+@pytest.mark.parametrize(("kind", "code"), [("lora", "tensor_unexpected"), ("dora", "tensor_missing")])
+def test_a_dora_is_not_taken_for_a_lora(good: AdapterFiles, dora: AdapterFiles, kind: str, code: str) -> None:
+    """A70, A90: nor the other way round, whether config and manifest disagree or both call it a *kind* it is not."""
+    files = good if kind == "dora" else dora
+    config = json.dumps(json.loads(files.config) | {"fine_tune_type": kind}).encode()
+    wrong = refusal_of(*altered(files, config=config, manifest=lambda document: document["lora"].update(type=kind)))
 
-    assert "config_invalid" == refusal.code
-    assert "DoRA" in said(refusal)
+    assert "config_disagrees" == refusal_of(*altered(files, config=config)).code
+    assert (code, sorted(f"{module}.m" for module in SHAPES)) == (wrong.code, wrong.details)
 
 
 def test_dropout_is_accepted_and_never_applied(good: AdapterFiles) -> None:

@@ -122,7 +122,7 @@ def test_adapters_are_listed(store: Path, device: FakeDevice) -> None:
     assert {
         "name": "jo", "default": True, "status": "serving", "generation": generation, "slot": 1, "in_flight": 0,
         "in_flight_on_previous": 0, "variant": "raw_style", "persona": "Jo", "metrics": {"valid_loss": 1.5},
-        "lora": {"type": "lora", "rank": 2, "scale": 2.0}, "gate": {"passed": True, "reasons": []},
+        "lora": {"type": "lora", "rank": 2, "scale": 2.0}, "gate": {"passed": True, "reasons": [], "overridden": False},
         "contract": checked(store, "jo", generation).format.contract.digest,
     }.items() <= one.items()  # fmt: skip
     assert "base_mismatch" == one["last_refusal"]["code"]

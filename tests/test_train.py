@@ -7,19 +7,25 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from base_model.load import load_base, projections
-from errors import DataRefused, TrainingStopped
+from errors import AdapterRefused, DataRefused, TrainingStopped
 from prompt_format.adapter_check import CheckedAdapter, check_adapter
 from prompt_format.adapter_store import current, generations, read_generation
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.probe import PROBE_LOGITS, PROBE_TOLERANCE, probe_prompt
+from service.mlx_device import MlxDevice
+from service.slots import RoutedModel
 from tests.tiny import files_in, tiny_dataset, tiny_model
 from training.again import evaluate_again
 from training.config import TrainConfig, parse_config
@@ -190,6 +196,52 @@ def test_a_report_goes_where_it_is_asked_for(store: Path, published: Published, 
     assert {"new/jo.html", "new/jo.json"} == files_in(tmp_path).keys()
     assert {0o600} == {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()}
     assert before == files_in(store) and lines[-1] == f"look at it: {tmp_path / 'new' / 'jo.html'}"
+
+
+# -- a DoRA
+
+
+@pytest.fixture(scope="module")
+def dora(made: Path) -> CheckedAdapter:
+    """One that was trained and published, as the service has checked it."""
+    found = train(config(made, method="dora"), made / "dora", quiet, activate=True)
+    return checked(made, made / "dora", found.generation)
+
+
+def test_what_is_published_of_a_dora_passes_the_services_checks(made: Path, dora: CheckedAdapter) -> None:
+    """It is a DoRA, and has been trained: its lengths are not the base's."""
+    linear = dict(load_base(str(made / "model")).model.named_modules())
+    tensors = safetensors.numpy.load(dora.weights)
+    moved = [
+        path
+        for path in dora.modules
+        if not np.allclose(np.linalg.norm(linear[path].weight, axis=1), tensors[f"{path}.m"], atol=1e-3)
+    ]
+
+    assert (True, "dora", 4, 2.0) == (dora.dora, dora.manifest.lora.type, dora.rank, dora.scale)
+    assert list(dora.modules) == moved
+
+
+def test_the_probe_of_a_dora_is_found_again_in_a_slot(made: Path, dora: CheckedAdapter) -> None:
+    """The service's slot gives the first logits that the trainer computed, and the base gives others."""
+    routed = RoutedModel(load_base(str(made / "model")).model, 2, dora.rank)
+    routed.write(1, dora.weights, dora.scale, dora.modules, dora.dora)
+    ids = probe_prompt(dora.format)
+
+    assert dora.manifest.probe == pytest.approx(routed.logits_after(ids, 1, PROBE_LOGITS), abs=PROBE_TOLERANCE / 100)
+    assert dora.manifest.probe != pytest.approx(routed.logits_after(ids, 0, PROBE_LOGITS), abs=PROBE_TOLERANCE)
+
+
+def test_the_service_stages_a_dora(made: Path, dora: CheckedAdapter) -> None:
+    """Its own probe agrees with the trainer's; taken for a LoRA, the same weights are refused."""
+    with ThreadPoolExecutor(1) as thread:
+        device = thread.submit(MlxDevice, str(made / "model"), 2, dora.rank, 1).result()
+        thread.submit(device.stage, 1, dora).result()
+        with pytest.raises(AdapterRefused) as refusal:
+            thread.submit(device.stage, 2, replace(dora, dora=False)).result()
+        thread.submit(device.close).result()
+
+    assert "probe_disagrees" == refusal.value.code
 
 
 # -- the generation before
