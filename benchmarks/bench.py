@@ -1,14 +1,15 @@
-"""``make bench``: speed, each benchmark in a process of its own that writes docs/figures.
+"""``make bench``: speed and quality, each benchmark in a process of its own that writes docs/figures.
 
 train_speed    examples a second and memory of training, beside mlx-lm's own trainer
 train_quality  held-out loss after training, beside mlx-lm's own trainer
+memorisation   what an adapter gives back of its training rows: planted canaries
 scale          a history of a million messages: import and build
 """
 
 import subprocess
 import sys
 
-BENCHMARKS = ("train_speed", "train_quality", "scale")
+BENCHMARKS = ("train_speed", "train_quality", "memorisation", "scale")
 
 
 def main() -> int:
