@@ -13,7 +13,6 @@ docs/figures/train_quality.json and .png.
 import argparse
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ class Result:
         kept_step: After which step the weights were taken.
         examples: Rows that were trained on, each as often as it was.
         test_loss, valid_loss: Nats a reply token.
-        seconds: Of the training; ours with its evaluations, mlx-lm has none here.
     """
 
     steps: int
@@ -44,7 +42,6 @@ class Result:
     examples: int
     test_loss: float
     valid_loss: float
-    seconds: float
 
 
 def main() -> int:
@@ -93,7 +90,7 @@ def _train_all(config: TrainConfig, rates: list[float], rows: int) -> dict[str, 
 def _said(label: str, result: Result) -> Result:
     print(
         f"{label}: test {result.test_loss:.4f}, valid {result.valid_loss:.4f} nats a token; {result.examples} examples "
-        f"in {result.steps} steps, {result.seconds:.0f} s, weights of step {result.kept_step}",
+        f"in {result.steps} steps, weights of step {result.kept_step}",
         flush=True,
     )
     return result
@@ -123,7 +120,7 @@ def train_ours(config: TrainConfig) -> Result:
     trained = finetune(model, dataset, config, watch)
     examples = sum(step.rows for step in watch.steps)
     best = trained.position.best_step
-    return Result(len(watch.steps), best, examples, **_losses(model, dataset), seconds=round(trained.seconds, 1))
+    return Result(len(watch.steps), best, examples, **_losses(model, dataset))
 
 
 def train_theirs(config: TrainConfig, rate: float, steps: int) -> Result:
@@ -135,11 +132,9 @@ def train_theirs(config: TrainConfig, rate: float, steps: int) -> Result:
 
     model, dataset = _read(config)
     rows = read_rows(config.data / "train.jsonl", load_tokenizer(resolve(config.model)))
-    began = time.perf_counter()
     fit(model, rows, config, steps, rate, lambda loss: None)
-    seconds = round(time.perf_counter() - began, 1)
     model.eval()
-    return Result(steps, steps, steps * config.batch_size, **_losses(model, dataset), seconds=seconds)
+    return Result(steps, steps, steps * config.batch_size, **_losses(model, dataset))
 
 
 def _read(config: TrainConfig) -> tuple[Any, Any]:

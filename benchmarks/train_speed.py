@@ -27,7 +27,6 @@ from typing import Any, TypeVar
 
 from base_model.resolve import STARTER
 from benchmarks.alone import alone, peak_rss, prepare
-from benchmarks.example import EXAMPLE as EXAMPLE
 from benchmarks.example import OURS, THEIRS, begin_run, example_config, first_epoch
 from benchmarks.figures import FOLDER, Panel, draw_bars, write_figures
 from benchmarks.first_step import compare_first_step
