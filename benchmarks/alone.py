@@ -27,10 +27,10 @@ def alone(function: Callable[..., T], *arguments: Any) -> T:
         raise SystemExit("a process was killed, most likely for want of memory: try a smaller --batch-size") from None
 
 
-def prepare(threads: int | None) -> None:
+def prepare(threads: int | None, side_by_side: bool = False) -> None:
     """Before mlx is imported: no network, and a BLAS of so many *threads*; None: as many as there are cores."""
     stay_offline(hub_allowed=False)
-    prepare_cpu(threads or os.cpu_count())
+    prepare_cpu(threads or os.cpu_count(), side_by_side)
 
 
 def peak_rss() -> int:

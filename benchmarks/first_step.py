@@ -37,7 +37,7 @@ def compare_first_step(config: TrainConfig) -> dict[str, Any]:
 
     B begins with random numbers here, or the gradient of A would be nothing.
     """
-    prepare(1)
+    prepare(1, side_by_side=True)
     import mlx.core as mx
 
     from base_model.tokenizer import load_tokenizer

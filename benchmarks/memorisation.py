@@ -220,7 +220,7 @@ def _build(canaries: Sequence[Canary], folder: Path) -> tuple[TrainConfig, dict[
 
 def train_and_measure(config: TrainConfig, canaries: Sequence[Canary], alternatives: int) -> dict[str, Any]:
     """Train as ``training train`` does; what base and adapter give of *canaries*, and how often they copy."""
-    prepare(1)
+    prepare(1, side_by_side=True)
     from base_model.load import load_base
     from prompt_format.chat_template import ChatTemplate
     from training.finetune import finetune

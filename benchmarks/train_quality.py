@@ -112,7 +112,7 @@ def measure_base(config: TrainConfig) -> dict[str, float]:
 
 def train_ours(config: TrainConfig) -> Result:
     """A run of ours, as ``training train`` does it."""
-    prepare(1)
+    prepare(1, side_by_side=True)
     from training.finetune import finetune
 
     model, dataset = _read(config)

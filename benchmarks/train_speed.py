@@ -58,7 +58,7 @@ class Case:
 
 
 CASES = {
-    "starter": Case("base_model/starter (3 M parameters)", 16, 12, 5, 2, 3),
+    "starter": Case("base_model/starter (3 M parameters)", 16, 12, 5, 5, 3),
     # Batches of 16 would need some 15 GB of mlx-lm, from what batches of 4 and 8 did: 0.86 GB a row.
     "lfm2-350m": Case(
         "LFM2-350M's shape with random weights; the starter's tokenizer and template, so the rows are the same ids",
@@ -193,7 +193,7 @@ def _taken(what: str, turn: Turn) -> Took:
 
 def take_turn(turn: Turn) -> Took:
     """Train for some steps, in a process that has not imported mlx yet."""
-    prepare(turn.threads)
+    prepare(turn.threads, side_by_side=turn.trainer == OURS)
     return (_ours if turn.trainer == OURS else _theirs)(turn)
 
 

@@ -233,7 +233,7 @@ def run_adapters_rollback(options: argparse.Namespace) -> None:
 def _prepare_mlx(model: str) -> None:
     """Before anything imports mlx: network, noise and BLAS."""
     stay_offline(hub_allowed=is_hub_id(model))
-    if sys.platform == "linux" and prepare_cpu(threads=1) is None:
+    if sys.platform == "linux" and prepare_cpu(threads=1, side_by_side=True) is None:
         print(f"note: {HOW_TO_INSTALL}", file=sys.stderr)
 
 

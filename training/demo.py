@@ -32,7 +32,7 @@ def main() -> int:
     """Run the loop; returns the exit code."""
     os.umask(PRIVATE_UMASK)
     stay_offline(hub_allowed=False)
-    if sys.platform == "linux" and prepare_cpu(threads=1) is None:
+    if sys.platform == "linux" and prepare_cpu(threads=1, side_by_side=True) is None:
         print(f"note: {HOW_TO_INSTALL}", file=sys.stderr)
     try:
         _demo()

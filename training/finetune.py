@@ -270,14 +270,15 @@ def shared_mean_loss(model: Any, examples: Sequence[Example], logits: ReplyLogit
 
 @cache
 def streams() -> list[mx.Stream]:
-    """What to run the parts of a batch on: on a CPU two streams, since one leaves cores idle; else the usual one.
+    """What to run the parts of a batch on: on a CPU up to four streams, as one leaves cores idle; else the usual.
 
     Made once: mlx never gives a stream back. A CPU stream is one thread, and most operations use no more;
-    ``training.__main__`` has the BLAS use one as well.
+    ``training.__main__`` has the BLAS use one as well, and mlx fill all of them (``base_model.fast_cpu``).
     """
-    if mx.default_device() == mx.gpu or (os.cpu_count() or 1) < 2:
+    count = min(4, os.cpu_count() or 1)
+    if mx.default_device() == mx.gpu or count < 2:
         return [mx.default_stream(mx.default_device())]
-    return [mx.new_stream(mx.cpu) for _ in range(2)]
+    return [mx.new_stream(mx.cpu) for _ in range(count)]
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
