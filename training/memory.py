@@ -11,7 +11,7 @@ from base_model.load import projections
 
 KEPT = 4
 """How many times the inputs and outputs of its linear layers a token keeps in memory until the gradient is there:
-measured on the starter (2) and on a 350M LFM2 (3), with some room for attention over long prompts."""
+measured on the starter and on a 350M LFM2 (2 on both), with room for attention over long prompts."""
 
 
 def bytes_a_token(model: Any) -> int:
