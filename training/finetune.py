@@ -1,8 +1,8 @@
-"""The training loop: dataset + config -> LoRA weights, the best ones by validation loss.
+"""The training loop: dataset + config -> an adapter, of the best weights by validation loss.
 
-Batches hold rows of like length and are drawn anew each epoch from (seed, epoch), so that a resumed run sees the
-same ones. The loss is on the reply alone (``reply_loss``). The whole validation split is measured each time; the best
-weights are kept in memory; a loss that is not a number stops the run and names the step and the rows.
+Batches hold families of rows, of like length, and are drawn anew each epoch from (seed, epoch), so that a resumed run
+sees the same ones. The loss is on the reply alone (``reply_loss``). The whole validation split is measured each time;
+the best weights are kept in memory; a loss that is not a number stops the run and names the step and the rows.
 """
 
 import math
@@ -91,11 +91,7 @@ def finetune(
         watch.say(WARNINGS[logits.is_short, logits.shares])
     base_loss = shared_mean_loss(model, dataset.splits["valid"], logits, group)
     run = Run(model, dataset.splits["train"], dataset.splits["valid"], config, logits, watch, group)
-    trainable = sum(array.size for _, array in tree_flatten(model.trainable_parameters()))
-    watch.say(
-        f"{len(run.train)} rows, {trainable:,} trainable parameters in {len(run.method.modules)} layers, "
-        f"{run.total} steps; validation loss of the base {base_loss:.4f}"
-    )
+    watch.say(f"{run.amounts()}; validation loss of the base {base_loss:.4f}")
     watch.say(run.sizes())
     if resume and checkpoint is not None and group.rank == 0:
         load_checkpoint(checkpoint, run, stamp)
@@ -135,6 +131,12 @@ class Run:
         self.gradients = nn.value_and_grad(model, loss_sum(logits))
         self.streams = streams()
         self.bytes_a_token, self.budget = bytes_a_token(model), budget(config.memory_gb)
+
+    def amounts(self) -> str:
+        """What is trained, on what and for how long, as a line."""
+        trainable = sum(array.size for _, array in tree_flatten(self.model.trainable_parameters()))
+        layers = len(self.method.modules)
+        return f"{len(self.train)} rows, {trainable:,} trainable parameters in {layers} layers, {self.total} steps"
 
     def sizes(self) -> str:
         """What the run will hold in memory, as a line."""
