@@ -163,6 +163,18 @@ def test_what_a_config_must_say(missing: str) -> None:
     assert [f"{missing}: Field required"] == refused.value.details
 
 
+@pytest.mark.parametrize("setting", ["rank", "scale", "layers", "seed", "schedule.warmup", "early_stopping.patience"])
+@pytest.mark.parametrize("value", [True, False])
+def test_yes_and_no_are_no_numbers(setting: str, value: bool) -> None:
+    """YAML reads `rank: yes` as true, which would pass for 1."""
+    part, _, name = setting.rpartition(".")
+    given = {part: {name: value}} if part else {name: value}
+
+    with pytest.raises(ConfigRefused) as refused:
+        parse_config({**LEAST, **given}, "jo.yaml")
+    assert [f"{setting}: Value error, a number or a name is wanted, not yes or no"] == refused.value.details
+
+
 @pytest.mark.parametrize(("text", "rate"), [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("2E-3", 2e-3), ("0.01", 0.01)])
 def test_a_rate_is_a_number_however_it_is_written(tmp_path: Path, text: str, rate: float) -> None:
     """YAML 1.1 reads 1e-4, without a point, as text."""

@@ -60,7 +60,7 @@ def trained(folder: Path, dataset: Dataset) -> Callable[..., Trained]:
     """Trains a model loaded for it: ``trained(iters=3, kind="lfm2", checkpoint=path)``."""
 
     def run(kind: str = "llama", data: Dataset = dataset, say: Any = quiet, **more: Any) -> Trained:
-        options = {name: more.pop(name) for name in ("checkpoint", "resume") if name in more}
+        options = {name: more.pop(name) for name in ("checkpoint", "resume", "fingerprint") if name in more}
         model = more.pop("model", None) or load_base(str(folder / kind)).model
         return finetune(model, data, config(**more), Lines(say), **options)
 
@@ -330,6 +330,8 @@ def test_without_a_checkpoint_nothing_is_written(folder: Path, trained: Callable
         ({"rank": 8}, "belongs to another config: start without --resume"),
         ({"data": "other"}, "belongs to another dataset: start without --resume"),
         ({"data": "other", "seed": 1}, "belongs to another config and dataset: start without --resume"),
+        ({"fingerprint": "sha256:other"}, "belongs to another base: start without --resume"),
+        ({"kind": "lfm2"}, "holds other layers than this model has: start without --resume"),
     ],
     ids=str,
 )
