@@ -4,6 +4,7 @@ Call on the thread that will use the model: MLX streams belong to threads. Impor
 been called before.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,18 @@ def linear_size(layer: Any) -> tuple[int, int]:
     if isinstance(layer, nn.QuantizedLinear):
         inputs = inputs * 32 // layer.bits
     return inputs, outputs
+
+
+def vocabulary_head(model: Any) -> Callable[[mx.array], mx.array] | None:
+    """The projection from the last hidden states to logits; None where *model* has none that is known."""
+    if "lm_head" in model:
+        head: Callable[[mx.array], mx.array] = model.lm_head
+        return head
+    embedding: Any = getattr(getattr(model, "model", None), "embed_tokens", None)
+    if not hasattr(embedding, "as_linear"):
+        return None
+    tied: Callable[[mx.array], mx.array] = embedding.as_linear
+    return tied
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

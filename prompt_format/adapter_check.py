@@ -6,16 +6,17 @@ what is not trusted yet.
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AnySet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from errors import AdapterRefused, DataRefused
-from prompt_format.adapter_store import AdapterFiles
+from errors import AdapterRefused, BaseRefused, DataRefused
+from prompt_format.adapter_store import AdapterFiles, unlabelled
 from prompt_format.binding import disagreements
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.contract import Contract
@@ -34,6 +35,15 @@ from prompt_format.strict_json import parse_strict
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_RANK = 256
 MAX_LENGTH = 1e4  # of a row of a base's weight, which DoRA's m is: those of real models are hundreds at most
+# Without the base's weights, what a factor may be is what no training gives. mlx-lm and PEFT begin A with values below
+# 1 and B with zeros, and Adam moves a value by about the learning rate a step: hardly beyond 1 in a thousand steps.
+# Largest are factors begun as principal components (PiSSA), where |scale| |A| |B|, as Frobenius norms, is the sum of
+# the singular values taken, twice: at most 2 sqrt(rank) |W|, some 10^4 at rank 256 for the heaviest layers of real
+# models (|W| some hundreds). Weights times a million are far beyond both.
+MAX_VALUE = 1e4  # of one value of A or B
+MAX_CHANGE = 1e5  # of |scale| |A| |B|
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class LoraParameters(BaseModel):
@@ -101,8 +111,8 @@ def check_adapter(
     prompt_format = check_fit(manifest, base_fingerprint, template)
     config = check_config(files.config, manifest, shapes, layers)
     modules = tuple(manifest.lora.modules)
-    check_tensors(files.weights, modules, shapes, config.lora_parameters.rank, config.fine_tune_type)
     rank, scale = config.lora_parameters.rank, config.lora_parameters.scale
+    check_tensors(files.weights, modules, shapes, rank, config.fine_tune_type, scale)
     dora = config.fine_tune_type == "dora"
     return CheckedAdapter(name, generation, manifest, prompt_format, rank, scale, dora, modules, files.weights)
 
@@ -110,11 +120,7 @@ def check_adapter(
 def check_manifest(files: AdapterFiles, name: str, generation: str) -> Manifest:
     """The manifest of *files*, which says truly what they are."""
     if files.manifest is None:
-        raise AdapterRefused(
-            f"'{name}' has no manifest.json: it was not published by `training train`. To serve it all the same, "
-            "import it with `training adapters import`",
-            code="unlabelled",
-        )
+        raise unlabelled(name)
     manifest = read_manifest(files.manifest)
     check_files_listed(manifest)
     if manifest.name != name:
@@ -154,15 +160,32 @@ def check_fit(manifest: Manifest, base_fingerprint: str, template: ChatTemplate)
 
 
 def fitting_format(template: ChatTemplate, contract: Contract) -> PromptFormat:
-    """As ``format_for``, for an adapter."""
+    """As ``format_for``, for an adapter. A base that cannot carry the variant has another template than it had."""
     try:
         return format_for(template, contract)
-    except DataRefused as error:
+    except (DataRefused, BaseRefused) as error:
         raise AdapterRefused(error.message, code="contract_mismatch", details=error.details) from None
 
 
 def check_config(raw: bytes, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> AdapterConfig:
     """``adapter_config.json``, within bounds and equal to the manifest's LoRA block."""
+    config = read_config(raw, AdapterConfig)
+    parameters = config.lora_parameters
+    faults = bounds_faults(parameters.scale, config.num_layers, parameters.keys, inner_names(shapes), layers)
+    unknown = [module for module in manifest.lora.modules if module not in shapes]
+    if unknown:
+        faults.append(f"{len(unknown)} modules are not linear layers of the base, the first: {unknown[0][:80]}")
+    check_bounds(faults)
+    _check_agreement(config, manifest, shapes, layers)
+    return config
+
+
+def read_config(raw: bytes, kind: type[Config]) -> Config:
+    """``adapter_config.json`` as *kind*.
+
+    Raises:
+        AdapterRefused: ``config_malformed`` or ``config_invalid``, naming every field.
+    """
     try:
         value = parse_strict(raw)
     except ValueError as error:
@@ -170,33 +193,32 @@ def check_config(raw: bytes, manifest: Manifest, shapes: Mapping[str, Any], laye
     if not isinstance(value, dict):
         raise AdapterRefused(f"{CONFIG} is not a JSON object", code="config_malformed")
     try:
-        config = AdapterConfig.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
         rows = error.errors(include_input=False, include_url=False, include_context=False)
-        faults = [f"{'.'.join(str(part)[:64] for part in row['loc'])}: {row['type']}" for row in rows]
-        raise AdapterRefused(f"{CONFIG} is out of bounds", code="config_invalid", details=faults) from None
-    _check_bounds(config, manifest, shapes, layers)
-    _check_agreement(config, manifest, shapes, layers)
-    return config
+        check_bounds([f"{'.'.join(str(part)[:64] for part in row['loc'])}: {row['type']}" for row in rows])
+        raise
 
 
-def _check_bounds(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
-    parameters, lora = config.lora_parameters, manifest.lora
-    faults = []
-    if parameters.scale == 0:
-        faults.append("lora_parameters.scale: 0 makes it the base")
-    if config.num_layers > layers:
-        faults.append(f"num_layers: the base has {layers}")
-    if len(set(parameters.keys)) != len(parameters.keys):
-        faults.append("lora_parameters.keys: a key stands in it twice")
-    inside = {_block(path)[1] for path in shapes}
-    if not inside.issuperset(parameters.keys):
-        faults.append(f"lora_parameters.keys: only these are layers of the base: {', '.join(sorted(inside))}")
-    unknown = [module for module in lora.modules if module not in shapes]
-    if unknown:
-        faults.append(f"{len(unknown)} modules are not linear layers of the base, the first: {unknown[0][:80]}")
+def check_bounds(faults: Sequence[str]) -> None:
+    """Refuse a config that has *faults*."""
     if faults:
         raise AdapterRefused(f"{CONFIG} is out of bounds", code="config_invalid", details=faults)
+
+
+def bounds_faults(scale: float, num_layers: int, keys: Sequence[str], known: AnySet[str], layers: int) -> list[str]:
+    """What is wrong with the numbers and *keys* of a config, where a key may be one of *known*."""
+    faults = []
+    if scale == 0:
+        faults.append("lora_parameters.scale: 0 makes it the base")
+    if not 1 <= num_layers <= layers:
+        faults.append(f"num_layers: the base has {layers}")
+    if len(set(keys)) != len(keys):
+        faults.append("lora_parameters.keys: a key stands in it twice")
+    if not known >= set(keys):
+        inner = sorted({inner_name(path) for path in known})
+        faults.append(f"lora_parameters.keys: only these are linear layers of the base's blocks: {', '.join(inner)}")
+    return faults
 
 
 def _check_agreement(config: AdapterConfig, manifest: Manifest, shapes: Mapping[str, Any], layers: int) -> None:
@@ -213,39 +235,60 @@ def _check_agreement(config: AdapterConfig, manifest: Manifest, shapes: Mapping[
 
 def covered_modules(shapes: Mapping[str, Any], num_layers: int, keys: list[str], layers: int) -> list[str]:
     """The full paths that mlx-lm means by the last *num_layers* blocks and *keys* (names inside a block)."""
-    covered = []
-    for path in shapes:
-        block, inside = _block(path)
-        if block >= layers - num_layers and inside in keys:
-            covered.append(path)
-    return covered
+    return [path for path in shapes if block_of(path) >= layers - num_layers and inner_name(path) in keys]
 
 
-def _block(path: str) -> tuple[int, str]:
-    """(number of the block, name inside it) of a layer's path: ``model.layers.3.mlp.up_proj`` -> (3, mlp.up_proj)."""
+def block_of(path: str) -> int:
+    """The number of the block that a layer is in: ``model.layers.3.mlp.up_proj`` -> 3."""
+    return next(int(part) for part in path.split(".") if part.isdigit())
+
+
+def inner_name(path: str) -> str:
+    """The name of a layer inside its block: ``model.layers.3.mlp.up_proj`` -> ``mlp.up_proj``, which stays as it is."""
     parts = path.split(".")
-    index = next(i for i, part in enumerate(parts) if part.isdigit())
-    return int(parts[index]), ".".join(parts[index + 1 :])
+    return ".".join(parts[next((i + 1 for i, part in enumerate(parts) if part.isdigit()), 0) :])
 
 
-def tensor_table(raw: bytes) -> tuple[dict[str, Any], int]:
+def inner_names(shapes: Mapping[str, Any]) -> set[str]:
+    """The names of the linear layers inside the base's blocks."""
+    return {inner_name(path) for path in shapes}
+
+
+def tensor_table(raw: bytes, file: str = WEIGHTS) -> tuple[dict[str, Any], int]:
     """(name -> entry, where the tensors' bytes begin) of a safetensors file, by the strict parser.
 
     Raises:
-        AdapterRefused: ``weights_malformed``.
+        AdapterRefused: ``weights_malformed``, naming *file*.
     """
     try:
         safetensors.deserialize(raw)
         (size,) = struct.unpack_from("<Q", raw)
         table = parse_strict(raw[8 : 8 + size])
     except (safetensors.SafetensorError, struct.error, ValueError) as error:
-        raise AdapterRefused(f"{WEIGHTS} is damaged ({type(error).__name__})", code="weights_malformed") from None
+        raise AdapterRefused(f"{file} is damaged ({type(error).__name__})", code="weights_malformed") from None
     table.pop("__metadata__", None)
     return table, 8 + size
 
 
+def tensors(raw: bytes, file: str = WEIGHTS) -> dict[str, np.ndarray]:
+    """name -> values, float32, of a safetensors file.
+
+    Raises:
+        AdapterRefused: ``weights_malformed`` or ``tensor_dtype``, naming *file*.
+    """
+    table, body = tensor_table(raw, file)
+    _check_types(table, file)
+    return {name: _values(raw, entry, body).astype(np.float32).reshape(entry["shape"]) for name, entry in table.items()}
+
+
+def _check_types(table: Mapping[str, Any], file: str) -> None:
+    wrong = [f"{name[:120]}: {entry['dtype']}" for name, entry in table.items() if entry["dtype"] not in _DTYPES]
+    if wrong:
+        raise AdapterRefused(f"{file} must hold F32, F16 or BF16", code="tensor_dtype", details=wrong)
+
+
 def check_tensors(
-    raw: bytes, modules: tuple[str, ...], shapes: Mapping[str, tuple[int, int]], rank: int, kind: str
+    raw: bytes, modules: tuple[str, ...], shapes: Mapping[str, tuple[int, int]], rank: int, kind: str, scale: float
 ) -> None:
     """Refuse weights that lack a tensor, have one too many, or hold values that cannot be meant."""
     table, body = tensor_table(raw)
@@ -254,9 +297,7 @@ def check_tensors(
     if missing:
         raise AdapterRefused(f"{WEIGHTS} lacks tensors", code="tensor_missing", details=missing)
     if extra:
-        raise AdapterRefused(
-            f"{WEIGHTS} has tensors that do not belong", code="tensor_unexpected", details=[n[:120] for n in extra]
-        )
+        raise unexpected(WEIGHTS, extra)
     misshapen = [
         f"{name}: {table[name]['shape']}, expected {list(shape)}"
         for name, shape in expected.items()
@@ -264,10 +305,20 @@ def check_tensors(
     ]
     if misshapen:
         raise AdapterRefused(f"{WEIGHTS} has tensors of another shape", code="tensor_shape", details=misshapen)
-    wrong_type = [f"{name}: {entry['dtype']}" for name, entry in table.items() if entry["dtype"] not in _DTYPES]
-    if wrong_type:
-        raise AdapterRefused(f"{WEIGHTS} must hold F32, F16 or BF16", code="tensor_dtype", details=wrong_type)
-    _check_values(raw, table, body, kind)
+    _check_types(table, WEIGHTS)
+    _check_finite(raw, table, body)
+    _check_lengths({name: _values(raw, entry, body) for name, entry in table.items() if name.endswith(".m")})
+    _check_change(raw, table, body, modules, kind, scale)
+
+
+def unexpected(file: str, names: Sequence[str]) -> AdapterRefused:
+    """The refusal of tensors *names* in *file*."""
+    return AdapterRefused(
+        f"{file} has tensors that do not belong: an adapter is on the linear layers of blocks that its config "
+        "names, never on an embedding, the output layer or experts",
+        code="tensor_unexpected",
+        details=[name[:120] for name in names],
+    )
 
 
 def expected_tensors(
@@ -284,14 +335,33 @@ def expected_tensors(
     return expected
 
 
-def _check_values(raw: bytes, table: dict[str, Any], body: int, kind: str) -> None:
+def _check_finite(raw: bytes, table: Mapping[str, Any], body: int) -> None:
     infinite = [name for name, entry in table.items() if not np.isfinite(_values(raw, entry, body)).all()]
     if infinite:
         raise AdapterRefused(f"{WEIGHTS} holds NaN or infinity", code="tensor_not_finite", details=infinite)
-    if kind == "dora":
-        _check_lengths({name: _values(raw, entry, body) for name, entry in table.items() if name.endswith(".m")})
-    elif not any(_values(raw, entry, body).any() for name, entry in table.items() if name.endswith(".lora_b")):
+
+
+def _check_change(
+    raw: bytes, table: Mapping[str, Any], body: int, modules: Sequence[str], kind: str, scale: float
+) -> None:
+    """Of scale * A B, what can be said without the base: that it is something, and nothing that training gives."""
+    large, largest = [], 0.0
+    for module in modules:
+        a, b = (_values(raw, table[f"{module}.{factor}"], body) for factor in ("lora_a", "lora_b"))
+        largest = max(largest, float(np.abs(b).max(initial=0)))
+        if max(np.abs(a).max(initial=0), np.abs(b).max(initial=0)) > MAX_VALUE:
+            large.append(f"{module}: values above {MAX_VALUE:.0f}")
+        elif abs(scale) * _norm(a) * _norm(b) > MAX_CHANGE:
+            large.append(f"{module}: |scale| |A| |B| above {MAX_CHANGE:.0f}")
+    if largest == 0 and kind == "lora":
         raise AdapterRefused("every lora_b is zero: the adapter is the base", code="adapter_is_zero")
+    if large:
+        raise AdapterRefused(f"{WEIGHTS} is larger than training makes it", code="tensor_too_large", details=large)
+
+
+def _norm(values: np.ndarray) -> float:
+    """Frobenius norm. In float32, where the squares of values up to ``MAX_VALUE`` have room."""
+    return float(np.linalg.norm(np.asarray(values, np.float32)))
 
 
 def _check_lengths(lengths: Mapping[str, np.ndarray]) -> None:

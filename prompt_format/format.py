@@ -13,11 +13,13 @@ from prompt_format.bubbles import split_bubbles
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.contract import FORMAT_VERSION, Contract, GoldenPrompt, differences
 from prompt_format.golden_threads import GOLDEN_THREADS
-from prompt_format.messages import Thread, canonical
+from prompt_format.messages import Message, Thread, canonical
 from prompt_format.persona import Persona, check_category
 from prompt_format.turns import Turn, current_session, merge_bursts
 from prompt_format.variants import DEFAULT_WINDOWS, VARIANTS, ChatMessage, one_line, speaker_label
 from prompt_format.window import Window, windows
+
+FRAMES = 64  # kinds of thread whose head and tail a format remembers
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class PromptFormat:
             raise DataRefused(f"no variant named '{variant}'; there are: {', '.join(VARIANTS)}", code="unknown_variant")
         self.template, self.variant, self.persona = template, variant, persona
         self.window = window or DEFAULT_WINDOWS[variant]
+        self._frames: dict[tuple[bool, str | None], tuple[tuple[int, ...], int]] = {}
         try:
             if variant == "turns" and not template.distinguishes_speakers():
                 raise BaseRefused(
@@ -67,6 +70,42 @@ class PromptFormat:
     def encode_prompt(self, thread: Thread) -> list[int]:
         """Token ids of the prompt for *thread*. Raises as ``prompt`` does."""
         return self.prompt(thread).ids
+
+    @property
+    def extends(self) -> bool:
+        """Whether the prompt of a thread that has grown begins with the one before it and the reply."""
+        return self.variant == "turns"
+
+    def head_ids(self, is_group: bool = False, category: str | None = None) -> tuple[int, ...]:
+        """What every prompt of this format begins with, in threads of this kind: the system prompt and its scaffold."""
+        return self._frame(is_group, category)[0]
+
+    def marks(self, ids: Sequence[int], is_group: bool = False, category: str | None = None) -> tuple[int, ...]:
+        """How far other prompts will be the same as *ids*: what a prefix cache had best keep.
+
+        One place is the end of the head; the other, where prompts are transcripts, the end of the last line. The line's
+        last token is left out, since the break that follows it in a longer transcript may be part of that token.
+        """
+        head, tail = self._frame(is_group, category)
+        begins = [len(head)] if head and tuple(ids[: len(head)]) == head else []
+        line_end = len(ids) - tail - 1
+        return (*begins, line_end) if not self.extends and line_end > len(head) else tuple(begins)
+
+    def _frame(self, is_group: bool, category: str | None) -> tuple[tuple[int, ...], int]:
+        """(the ids that prompts of this kind begin with alike, how many they end with alike)."""
+        known = self._frames.get((is_group, category))
+        if known is None:
+            texts = ("a", "b")
+            threads = [Thread((Message(text, from_me=False),), is_group, category) for text in texts]
+            one, other = (self.encode_prompt(thread) for thread in threads)
+            mine_first = (Message("a", from_me=True), Message("b", from_me=False))
+            mine = self.encode_prompt(Thread(mine_first, is_group, category))
+            head = min(_alike(one, other), _alike(one, mine)) - 1  # what follows may be part of its last token
+            known = tuple(one[: max(head, 0)]), _alike(one[::-1], other[::-1])
+            if len(self._frames) == FRAMES:
+                self._frames.clear()  # a client may name ever new categories
+            self._frames[is_group, category] = known
+        return known
 
     def encode_example(self, thread: Thread, reply: Sequence[str]) -> Example:
         """Token ids of the prompt for *thread* and of *reply*, a list of bubbles. Raises as ``prompt`` does."""
@@ -210,3 +249,9 @@ def format_for(template: ChatTemplate, contract: Contract) -> PromptFormat:
     found = PromptFormat(template, contract.variant, contract.persona, contract.window)
     found.check(contract)
     return found
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

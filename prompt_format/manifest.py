@@ -14,7 +14,7 @@ from errors import AdapterRefused
 from prompt_format.contract import Contract
 from prompt_format.strict_json import parse_strict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WEIGHTS, CONFIG, MANIFEST = "adapters.safetensors", "adapter_config.json", "manifest.json"
 SIGNED_FILES = (WEIGHTS, CONFIG)
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -96,6 +96,7 @@ class Manifest(_Part):
     training: Training
     metrics: dict[str, Finite]
     probe: list[Finite] = Field(default=[], description="logits of a fixed prompt, as the trainer computed them")
+    base_probe: list[Finite] = Field(default=[], description="the same without the adapter")
     gate: Gate
 
 

@@ -10,7 +10,7 @@ import socket
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,25 @@ import pytest
 
 from errors import AdapterRefused, UnknownAdapter
 from prompt_format.adapter_store import (
+    BESIDE,
     MAX_CONFIG,
     MAX_MANIFEST,
     MAX_WEIGHTS,
+    MOST_STRANGERS,
     AdapterFiles,
     current,
     generations,
+    is_unlabelled,
     names,
     read_file,
     read_folder,
     read_generation,
+    read_unlabelled,
+    strangers,
 )
 from prompt_format.manifest import CONFIG, MANIFEST, WEIGHTS
 from tests.fakes import checked, checked_files, make_adapter, write
+from training.evaluation_report import CURVE, HTML, JSON
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 IS_ROOT = os.geteuid() == 0
@@ -63,11 +69,13 @@ def read_again(folder: Path) -> AdapterFiles:
 
 
 _opened: list[list[str]] = []
+_whole: list[str] = []
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open" and _opened and not isinstance(arguments[0], int):  # a number is a descriptor opened before
         _opened[-1].append(os.path.basename(os.fsdecode(arguments[0])))
+        _whole.append(os.fsdecode(arguments[0]))
 
 
 @contextmanager
@@ -111,6 +119,9 @@ def test_a_name_that_is_none_touches_nothing(store: Path, name: str) -> None:
     with opens() as found:
         assert "unknown_adapter" == code_of(lambda: current(store, name))
         assert "unknown_generation" == code_of(lambda: read_generation(store, name, "0" * 16))
+        assert "unknown_adapter" == code_of(lambda: read_unlabelled(store, name, None))
+        assert "unknown_generation" == code_of(lambda: strangers(store, name, "0" * 16))
+        assert not is_unlabelled(store, name)
         assert [] == generations(store, name)
     assert [] == found
 
@@ -417,20 +428,52 @@ def test_a_file_that_grows_while_it_is_read_is_refused() -> None:
         os.close(descriptor)
 
 
-def strangers(folder: Path) -> None:
-    odd = ["evil.py", "x.pkl", "adapter_model.bin", "tokenizer_config.json", "chat_template.jinja", ".DS_Store"]
-    for name in [*odd, "a\nb", "n" * 250, "\u202egnp.exe", *(f"{number}.bin" for number in range(300))]:
+ODD = ["evil.py", "x.pkl", "adapter_model.bin", "tokenizer_config.json", "chat_template.jinja", ".DS_Store"]
+
+
+def put_strangers(folder: Path, count: int = 300) -> int:
+    """Files of nobody here and a FIFO; returns how many."""
+    others = [*ODD, "a\nb", "n" * 250, "\u202egnp.exe", *(f"{number}.bin" for number in range(count))]
+    for name in others:
         (folder / name).write_bytes(b"import os")
     os.mkfifo(folder / "pipe")
+    return len(others) + 1
 
 
 def test_strangers_in_the_folder_are_never_opened(store: Path, folder: Path) -> None:
-    """A43: other files in a generation's folder do not hinder it and are not opened."""
-    strangers(folder)
+    """A43: other files in a generation's folder do not hinder it and are not opened, only counted."""
+    assert 0 == strangers(store, "jo", folder.name)
+    count = put_strangers(folder)
 
     with opens() as found:
         assert folder.name == checked(store, "jo", folder.name).generation
+        assert count == strangers(store, "jo", folder.name)
     assert {"jo", folder.name, *FILES} == set(found)
+
+
+def test_what_training_writes_is_no_stranger(store: Path, folder: Path) -> None:
+    """A43: reports, the files of a generation and what a publisher is just writing are not warned of."""
+    assert {HTML, JSON, CURVE} == set(BESIDE)
+    for name in (*BESIDE, ".staging-report.html-17"):
+        (folder / name).write_bytes(b"")
+
+    assert [0, 0] == [strangers(store, "jo", folder.name), strangers(store, "jo", None)]
+
+
+def test_counting_strangers_ends(store: Path, folder: Path) -> None:
+    """A43: ten thousand files cost no more than a thousand."""
+    put_strangers(folder, count=MOST_STRANGERS + 5)
+
+    assert MOST_STRANGERS == strangers(store, "jo", folder.name)
+
+
+def test_a_generation_is_found_in_the_folder_that_was_checked(store: Path, folder: Path) -> None:
+    """A44: once the name folder is open, nothing is looked up by its path again: it may be another one by then."""
+    _whole.clear()
+    with opens():
+        read_again(folder)
+
+    assert [str(store / "jo"), folder.name, CONFIG, MANIFEST, WEIGHTS] == _whole
 
 
 def test_what_was_read_is_what_serves(store: Path, folder: Path) -> None:
@@ -465,10 +508,76 @@ def test_a_folder_outside_a_store_is_read_with_the_same_care(folder: Path) -> No
     assert "missing_file" == code_of(lambda: read_folder(folder / "nothing"))
 
 
-def test_a_folder_made_by_another_program_has_no_place_here(folder: Path) -> None:
-    """A93: a PEFT folder lacks mlx-lm's files."""
-    with suppress(FileNotFoundError):
-        (folder / MANIFEST).unlink()
-    (folder / WEIGHTS).rename(folder / "adapter_model.safetensors")
+PEFT = ["adapter_model.safetensors", "adapter_model.bin"]
 
-    assert "missing_file" == code_of(lambda: read_again(folder))
+
+@pytest.mark.parametrize("weights", PEFT)
+def test_a_folder_made_by_another_program_has_no_place_here(store: Path, folder: Path, weights: str) -> None:
+    """A93: a PEFT folder lacks mlx-lm's files, as a generation and as a name; the refusal says how to convert it."""
+    for file in (MANIFEST, WEIGHTS):
+        (folder / file).unlink()
+    write(folder / weights, b"x")
+    folder.rename(store / "mo")
+
+    for read in (
+        lambda: current(store, "mo"),
+        lambda: read_unlabelled(store, "mo", None),
+        lambda: read_folder(store / "mo"),
+    ):
+        with opens() as found, pytest.raises(AdapterRefused, match="adapters import PATH --name NAME") as refusal:
+            read()
+        assert "missing_file" == refusal.value.code and weights not in found
+    assert not is_unlabelled(store, "mo")
+
+
+# -- without a manifest
+
+
+def dropped_in(store: Path, folder: Path) -> None:
+    """mlx-lm's two files as ``adapters/mo/``."""
+    (folder / MANIFEST).unlink()
+    folder.rename(store / "mo")
+
+
+def test_a_folder_dropped_straight_in_is_unlabelled(store: Path, folder: Path) -> None:
+    """A12: weights in the name folder and no CURRENT; asked for by name alone, both ways to use it are named."""
+    config, weights = (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
+    dropped_in(store, folder)
+
+    assert (False, True, False) == tuple(is_unlabelled(store, name) for name in ("jo", "mo", "nobody"))
+    assert AdapterFiles(weights, config, None) == read_unlabelled(store, "mo", None)
+    assert [] == generations(store, "mo") and ["jo", "mo"] == names(store)
+    with pytest.raises(AdapterRefused, match="allow_unlabelled and a variant.*adapters import") as refusal:
+        current(store, "mo")
+    assert "unlabelled" == refusal.value.code
+
+    write(store / "mo" / "CURRENT", b"0" * 16)
+    assert not is_unlabelled(store, "mo")
+
+
+def test_a_generation_without_manifest_is_read_by_who_asks_for_it(store: Path, folder: Path) -> None:
+    """A12: its two files, and no manifest; of a labelled one all three."""
+    assert read_again(folder) == read_unlabelled(store, "jo", folder.name)
+    (folder / MANIFEST).unlink()
+
+    assert read_unlabelled(store, "jo", folder.name).manifest is None
+    assert "unknown_generation" == code_of(lambda: read_unlabelled(store, "jo", "0" * 16))
+    assert "unknown_adapter" == code_of(lambda: read_unlabelled(store, "mo", None))
+
+
+@pytest.mark.parametrize(("kind", "code"), [(os.mkfifo, "not_a_regular_file"), (Path.mkdir, "not_a_regular_file")])
+def test_an_unlabelled_folder_is_read_with_the_same_care(
+    store: Path, folder: Path, kind: Callable[[Path], Any], code: str
+) -> None:
+    """A12: no link is followed, nothing blocks, and a folder that others may write to is not read."""
+    dropped_in(store, folder)
+    replaced(WEIGHTS, kind)(store / "mo")
+    assert code == code_of(lambda: read_unlabelled(store, "mo", None))
+
+    (store / "mo").chmod(0o702)
+    assert "unsafe_file" == code_of(lambda: read_unlabelled(store, "mo", None))
+    assert not is_unlabelled(store, "mo")
+    (store / "mo").chmod(0o700)
+    (store / "ma").symlink_to("mo")
+    assert "not_a_regular_file" == code_of(lambda: read_unlabelled(store, "ma", None))
+    assert not is_unlabelled(store, "ma")

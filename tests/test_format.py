@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from errors import BaseRefused, DataRefused, PromptRefused
 from prompt_format.chat_template import ChatTemplate
-from prompt_format.format import PromptFormat
+from prompt_format.format import FRAMES, PromptFormat
 from prompt_format.golden_threads import GOLDEN_THREADS
 from prompt_format.messages import Message, Thread
 from prompt_format.persona import Persona, Style
@@ -375,6 +375,103 @@ def test_the_head_moves_once_in_a_step() -> None:
 def grown(size: int) -> Thread:
     """The first *size* messages of one long conversation."""
     return Thread(said(*map(str, range(41))).messages[:size])
+
+
+# -- where prompts part: what a prefix cache keeps
+
+SEAMS = named("merges_across_the_seam", "starter", "qwen2.5")
+
+
+@pytest.mark.parametrize("variant", ALL)
+@pytest.mark.parametrize("label", SEAMS)
+def test_every_prompt_of_a_kind_begins_with_its_head(label: str, variant: str) -> None:
+    """Whoever begins, and with what: prompts of one kind of thread begin with the same ids."""
+    found = wide_format(label, variant)
+
+    @QUICK
+    @given(threads(), st.sampled_from([None, "family", "close friend"]), st.booleans())
+    def holds(thread: Thread, category: str | None, mine_first: bool) -> None:
+        mine = (Message("so", True, None, thread.messages[0].sent_at),) if mine_first else ()
+        ids = found.encode_prompt(Thread((*mine, *thread.messages), thread.is_group, category))
+        head = found.head_ids(thread.is_group, category)
+        assert head and tuple(ids[: len(head)]) == head
+
+    holds()
+
+
+@pytest.mark.parametrize("variant", ALL)
+@pytest.mark.parametrize("label", SEAMS)
+def test_a_longer_thread_is_the_same_up_to_each_mark(label: str, variant: str) -> None:
+    """While the window's start stays, the prompt of a thread that has grown is the same up to every mark."""
+    found = wide_format(label, variant)
+
+    @QUICK
+    @given(threads(), threads())
+    def holds(thread: Thread, more: Thread) -> None:
+        ids = found.encode_prompt(thread)
+        longer = found.encode_prompt(Thread((*thread.messages, *after(thread, more)), thread.is_group))
+        for mark in found.marks(ids, thread.is_group):
+            assert 0 < mark < len(ids)
+            assert longer[:mark] == ids[:mark]
+
+    holds()
+
+
+@pytest.mark.parametrize("variant", ["raw_style", "raw_style_variable", "category_aware"])
+@pytest.mark.parametrize("label", SEAMS)
+def test_a_transcript_s_mark_leaves_little_to_read_again(label: str, variant: str) -> None:
+    """The last mark of a transcript stands behind all but the last token of what was said."""
+    found = format_of(label, variant)
+    scaffold = found.template.encode("<|im_end|>\n<|im_start|>assistant\n")
+    for thread in THREADS.values():
+        ids = found.encode_prompt(thread)
+        *_, mark = found.marks(ids, thread.is_group, thread.category)
+        assert scaffold == ids[mark + 1 :]
+
+
+@pytest.mark.parametrize("label", SEAMS)
+def test_only_turns_extend_a_prompt_and_they_do_it_whole(label: str) -> None:
+    """In `turns`, whatever is replied and answered, the next prompt begins with this one and its reply: no mark but
+    the head's is needed.
+    """
+    assert ["turns"] == [variant for variant in ALL if wide_format(label, variant).extends]
+    found = wide_format(label, "turns")
+
+    @QUICK
+    @given(threads(), replies(), threads())
+    def holds(thread: Thread, reply: list[str], more: Thread) -> None:
+        when = thread.messages[-1].sent_at
+        answered = (*thread.messages, *(Message(bubble, True, None, when) for bubble in reply))
+        longer = found.encode_prompt(Thread((*answered, *after(thread, more)), thread.is_group))
+        example = found.encode_example(thread, reply)
+        assert example.ids == longer[: len(example.ids)]
+        assert found.marks(example.ids, thread.is_group) == (len(found.head_ids(thread.is_group)),)
+
+    holds()
+
+
+def test_a_prompt_of_another_kind_has_no_mark_of_a_head_that_is_not_its_own() -> None:
+    """Marks are looked up in the ids: where they do not begin with the head there is none."""
+    found = format_of("chatml", "turns")
+
+    assert () == found.marks([5, 6, 7]) and found.marks(found.encode_prompt(said("hi")))
+
+
+def test_a_format_remembers_no_more_kinds_than_it_should() -> None:
+    """However many categories clients name, the heads are right."""
+    found = PromptFormat(chat_template("chatml"), "category_aware", JO, WIDE)
+    for number in range(100):
+        category = "x" * (1 + number % 30) + "y" * (number // 30)
+        ids = found.encode_prompt(said("hi", category=category))
+        assert tuple(ids[: len(found.head_ids(False, category))]) == found.head_ids(False, category)
+    assert len(found._frames) <= FRAMES
+
+
+def after(thread: Thread, more: Thread) -> list[Message]:
+    """The messages of *more*, as if they were sent half an hour after *thread*; the other side's come first."""
+    assert thread.messages[-1].sent_at and more.messages[0].sent_at
+    shift = thread.messages[-1].sent_at + timedelta(minutes=30) - more.messages[0].sent_at
+    return [Message(m.text, m.from_me, m.sender, m.sent_at and m.sent_at + shift) for m in more.messages]
 
 
 # -- what is refused

@@ -17,7 +17,7 @@ import phonenumbers
 from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu
 from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
-from errors import ConfigRefused, DataRefused, SamevoiceError, exit_code, internal_failure
+from errors import AdapterRefused, ConfigRefused, DataRefused, SamevoiceError, exit_code, internal_failure
 from prompt_format.window import A_YEAR
 from training.private_files import PRIVATE_UMASK
 from training.progress import Progress
@@ -196,7 +196,8 @@ def run_adapters_list(options: argparse.Namespace) -> None:
     from training.publish import list_adapters
 
     rows = list_adapters(options.adapters)
-    if not rows:
+    others = _without_generation(options.adapters)
+    if not rows and not others:
         say(f"no adapters in '{options.adapters}' yet: python -m training train CONFIG.yaml")
     for row in rows:
         mark = "*" if row.is_current else " "
@@ -207,6 +208,22 @@ def run_adapters_list(options: argparse.Namespace) -> None:
         loss = f"{metrics['base_test_loss']:.3f} -> {metrics['test_loss']:.3f}" if "test_loss" in metrics else "unknown"
         gate, variant = row.manifest.gate.words, row.manifest.contract.variant
         say(f"{mark} {row.name}@{row.generation}  {row.manifest.created_at}  {variant}  loss {loss}  {gate}")
+    for name, fault in others.items():
+        say(f"  {name}  cannot be served: {fault.code}: {fault.message}")
+
+
+def _without_generation(store: Path) -> dict[str, AdapterRefused]:
+    """The names in *store* that hold no generation, and why they cannot be served by name alone."""
+    from prompt_format.adapter_store import current, generations, names
+
+    found = {}
+    for name in names(store):
+        if not generations(store, name):
+            try:
+                current(store, name)
+            except AdapterRefused as fault:
+                found[name] = fault
+    return found
 
 
 def run_adapters_verify(options: argparse.Namespace) -> None:
@@ -214,7 +231,10 @@ def run_adapters_verify(options: argparse.Namespace) -> None:
 
     rows = [row for row in list_adapters(options.adapters) if row.name == options.name]
     if not rows:
-        raise DataRefused(f"no adapter named '{options.name}' in '{options.adapters}'", code="unknown_adapter")
+        raise _without_generation(options.adapters).get(
+            options.name,
+            DataRefused(f"no adapter named '{options.name}' in '{options.adapters}'", code="unknown_adapter"),
+        )
     bad = [f"{row.name}@{row.generation} {row.fault}" for row in rows if row.fault]
     if bad:
         raise DataRefused(f"{len(bad)} of {len(rows)} generations are damaged", code="adapter_refused", details=bad)
@@ -228,6 +248,28 @@ def run_adapters_rollback(options: argparse.Namespace) -> None:
     say(f"{options.name} is now {manifest.generation}; tell the service: POST /adapters/reload")
     if not manifest.gate.passed:
         say("it did not pass the gate, which its manifest now says was overridden: " + "; ".join(manifest.gate.reasons))
+
+
+def run_adapters_import(options: argparse.Namespace) -> None:
+    _prepare_mlx(options.model)
+    from training.adopt import REASON, adopt
+
+    made = adopt(
+        options.path, options.adapters, options.name, options.model, options.variant, options.persona, options.activate
+    )
+    say(f"{made.kind} adapter on {made.modules} layers; it will be given the prompts of the variant {made.variant}")
+    say(f"published {made.name}@{made.generation}{' (current)' if made.activated else ''}")
+    say(f"the gate did not pass: {REASON}")
+    if not made.activated:
+        say(f"to use it all the same: python -m training adapters rollback {made.name} {made.generation}")
+
+
+def run_adapters_remove(options: argparse.Namespace) -> None:
+    from training.remove import remove
+
+    name, generation = options.adapter
+    remove(options.adapters, name, generation)
+    say(f"{name}@{generation} is gone")
 
 
 def _prepare_mlx(model: str) -> None:
@@ -250,6 +292,13 @@ def _steps(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return int(text)
+
+
+def _one_generation(text: str) -> tuple[str, str]:
+    name, sign, generation = text.partition("@")
+    if not sign or not name or not generation:
+        raise argparse.ArgumentTypeError("NAME@GENERATION, as `adapters list` shows it")
+    return name, generation
 
 
 def _region(text: str) -> str:
@@ -375,7 +424,8 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_adapters(commands: Any) -> None:
-    what = commands.add_parser("adapters", help="list, verify, roll back").add_subparsers(required=True, metavar="WHAT")
+    adapters = commands.add_parser("adapters", help="list, verify, roll back, import, remove")
+    what = adapters.add_subparsers(required=True, metavar="WHAT")
     listing = what.add_parser("list", help="every generation; * marks the current ones")
     listing.set_defaults(run=run_adapters_list)
     verify = what.add_parser("verify", help="are the files what their manifests say")
@@ -385,7 +435,18 @@ def _add_adapters(commands: Any) -> None:
     back.add_argument("name")
     back.add_argument("generation", nargs="?")
     back.set_defaults(run=run_adapters_rollback)
-    for command in (listing, verify, back):
+    foreign = what.add_parser("import", help="a PEFT or mlx-lm adapter folder -> a generation")
+    foreign.add_argument("path", type=Path, metavar="PATH", help="the folder; only safetensors are read")
+    foreign.add_argument("--name", required=True, help="what to call it in the store")
+    foreign.add_argument("--model", default=STARTER, help="the base model that it was trained on")
+    foreign.add_argument("--variant", help="the prompts that it shall be given; default: raw_style")
+    foreign.add_argument("--persona", metavar="NAME", help="the name that labels your turns; default: Me")
+    foreign.add_argument("--activate", action="store_true", help="make it current, though it was never measured")
+    foreign.set_defaults(run=run_adapters_import)
+    remove = what.add_parser("remove", help="delete a generation that is not current")
+    remove.add_argument("adapter", type=_one_generation, metavar="NAME@GENERATION")
+    remove.set_defaults(run=run_adapters_remove)
+    for command in (listing, verify, back, foreign, remove):
         _store(command)
 
 

@@ -59,6 +59,7 @@ class Candidate:
     metrics: dict[str, float]
     probe: list[float]
     gate: Gate
+    base_probe: list[float] = field(default_factory=list)
     beside: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -79,7 +80,7 @@ def publish(store: Path, candidate: Candidate, activate: bool) -> str:
         schema_version=SCHEMA_VERSION, name=candidate.name, generation=generation,
         created_at=now_text(datetime.now(UTC)), base=candidate.base, contract=candidate.contract, lora=candidate.lora,
         files=entries, data=candidate.data, training=candidate.training, metrics=candidate.metrics,
-        probe=candidate.probe, gate=gate,
+        probe=candidate.probe, base_probe=candidate.base_probe, gate=gate,
     )  # fmt: skip
     files = {WEIGHTS: weights, CONFIG: candidate.config, **candidate.beside, MANIFEST: write_manifest(manifest)}
     with locked(store):

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from base_model.arrays import scalar
+from base_model.load import vocabulary_head
 from prompt_format.format import Example
 from training.families import Layout, common_prefix, families, lay_out
 from training.shared_prefix import Shared, flat_places, hidden_states, how_shared, padded
@@ -72,7 +73,7 @@ class ReplyLogits:
 
 def reply_logits(model: Any) -> ReplyLogits:
     """The quickest exact way for *model*, each tried once and compared with the model's own output."""
-    body, head = getattr(model, "model", None), _head(model)
+    body, head = getattr(model, "model", None), vocabulary_head(model)
     if body is not None and head is not None:
         ids = mx.array([[1, 2, 3, 4]])
         whole = model(ids)
@@ -93,7 +94,7 @@ def _without_caches(model: Any, batch: Batch) -> mx.array:
 
 
 def _project(model: Any, hidden: mx.array) -> mx.array:
-    head = _head(model)
+    head = vocabulary_head(model)
     assert head is not None
     return head(hidden).astype(mx.float32)
 
@@ -102,17 +103,6 @@ def _long_way(model: Any, batch: Batch) -> mx.array:
     logits = model(padded(batch.layout.trunks))
     rows: mx.array = logits.reshape(-1, logits.shape[-1])[batch.positions]
     return rows.astype(mx.float32)
-
-
-def _head(model: Any) -> Callable[[mx.array], mx.array] | None:
-    if "lm_head" in model:
-        head: Callable[[mx.array], mx.array] = model.lm_head
-        return head
-    embedding: Any = getattr(getattr(model, "model", None), "embed_tokens", None)
-    if not hasattr(embedding, "as_linear"):
-        return None
-    tied: Callable[[mx.array], mx.array] = embedding.as_linear
-    return tied
 
 
 def loss_sum(logits: ReplyLogits) -> Callable[[Any, Batch], mx.array]:

@@ -20,6 +20,7 @@ from base_model.tokenizer import load_tokenizer
 from errors import DataRefused, TrainingStopped
 from prompt_format.adapter_check import config_json
 from prompt_format.chat_template import ChatTemplate
+from prompt_format.format import PromptFormat
 from prompt_format.manifest import BaseIdentity, Data, Lora, Training
 from prompt_format.probe import PROBE_LOGITS, probe_prompt
 from training.config import TrainConfig
@@ -27,6 +28,7 @@ from training.distributed import Group
 from training.evaluate import Verdict, evaluate
 from training.evaluation_report import About, report_files
 from training.finetune import Trained, finetune
+from training.lora import Off
 from training.methods.method import Exported
 from training.previous import current_one
 from training.publish import Candidate, generation_name, judged, publish
@@ -98,6 +100,8 @@ def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Traine
     exported = trained.exported
     weights = {name: np.array(value.astype(mx.float32)) for name, value in sorted(exported.weights.items())}
     _check_names(set(weights), exported)
+    with Off(base.model):
+        base_probe = probe(base.model, dataset.format)
     return Candidate(
         name=config.name,
         weights=safetensors.numpy.save(weights, {"format": "mlx"}),
@@ -117,7 +121,8 @@ def candidate(base: Base, dataset: Dataset, config: TrainConfig, trained: Traine
             },
         ),
         metrics=verdict.metrics | exported.figures,
-        probe=probe(base.model, dataset),
+        probe=probe(base.model, dataset.format),
+        base_probe=base_probe,
         gate=verdict.gate,
     )
 
@@ -147,9 +152,9 @@ def _lora(exported: Exported) -> Lora:
     return Lora(type=kind, rank=parameters.rank, scale=parameters.scale, modules=exported.modules)
 
 
-def probe(model: Any, dataset: Dataset) -> list[float]:
+def probe(model: Any, form: PromptFormat) -> list[float]:
     """What the service must find again when it has loaded the adapter (``prompt_format.probe``)."""
-    logits = model(mx.array([probe_prompt(dataset.format)]))[0, -1, :PROBE_LOGITS]
+    logits = model(mx.array([probe_prompt(form)]))[0, -1, :PROBE_LOGITS]
     values: list[float] = logits.astype(mx.float32).tolist()
     return values
 
