@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -25,10 +26,12 @@ from base_model.resolve import is_hub_id
 from errors import Locked, Refused, SamevoiceError, exit_code, internal_failure
 from service.app import create_app, with_doors
 from service.engine import Engine
+from service.memory_budget import MB
 from service.registry import Registry
 from service.settings import Settings, read_settings
 
 GRACE_S = 8
+MOST_SHOWN = 20  # adapters at start
 
 
 class Server(uvicorn.Server):
@@ -80,10 +83,14 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
 
     def open_device():  # type: ignore[no-untyped-def]
         # Imports mlx: on the engine thread, and after the BLAS has been opened.
-        from service.mlx_device import MlxDevice
+        from service import mlx_device
 
         # One slot more than adapters: a reload writes the new generation beside the old one.
-        return MlxDevice(settings.model, settings.slots + 1, settings.rank, settings.rows)
+        return mlx_device.open_device(
+            model=settings.model, slots=settings.slots + 1, rank=settings.rank,
+            prefix_bytes=settings.prefix_cache_mb * MB, rows=settings.rows, context=settings.context,
+            memory=settings.memory_gb and int(settings.memory_gb * 1e9),
+        )  # fmt: skip
 
     engine = Engine(open_device, settings.rows)
     app = create_app(settings, engine, lambda registry: _announce(settings, registry, port, token))
@@ -109,10 +116,13 @@ def _announce(settings: Settings, registry: Registry, port: int, token: str | No
     address = f"http://{settings.host}:{port}"
     auth = f' -H "Authorization: Bearer $(cat {settings.token_file})"' if token else ""
     print(f"base      {registry.base.name}, {registry.base.fingerprint[:19]}…, {registry.base.blocks} blocks")
-    for row in registry.describe():
-        state = row["generation"] if row["status"] == "serving" else f"REFUSED {row['last_refusal']['code']}"
-        print(f"adapter   {row['name']}  {state}{'  (default)' if row['default'] else ''}")
-    if not registry.serving:
+    print("memory    at most:", *registry.base.budget, sep="\n          ")
+    rows = registry.describe()
+    for row in rows[:MOST_SHOWN]:
+        print(f"adapter   {_adapter_line(row)}")
+    if len(rows) > MOST_SHOWN:
+        print(f"          and {len(rows) - MOST_SHOWN} more: GET /adapters")
+    if not rows:
         print("adapter   none yet: replies come from the base until training publishes one")
     if token:
         print(f"token     in {settings.token_file}")
@@ -122,6 +132,15 @@ def _announce(settings: Settings, registry: Registry, port: int, token: str | No
         """-d '{"messages": [{"from_me": false, "text": "are you coming tonight?"}]}'"""
     )
     print(flush=True)
+
+
+def _adapter_line(row: dict[str, Any]) -> str:
+    """One row of ``GET /adapters`` for a terminal."""
+    marks = ["default"] if row["default"] else []
+    marks += [] if row["status"] == "serving" else [row["status"]]
+    if row["last_refusal"] is not None:
+        marks.append(f"REFUSED {row['last_refusal']['code']}")
+    return f"{row['name']}  {row['generation'] or '-'}{'  (' + ', '.join(marks) + ')' if marks else ''}"
 
 
 def _token(settings: Settings) -> str | None:

@@ -38,11 +38,20 @@ def envelope(code: str, message: str, details: list[str] | None = None) -> dict[
     return {"error": {"code": code, "message": message, "details": details or []}}
 
 
+def as_event(name: str, data: Any) -> bytes:
+    """One server-sent event."""
+    return f"event: {name}\ndata: {_json(data)}\n\n".encode()
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 class UnicodeJSONResponse(JSONResponse):
     """JSON in UTF-8, written out."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _json(content).encode()
 
 
 def answer(error: SamevoiceError) -> UnicodeJSONResponse:

@@ -1,24 +1,31 @@
 """The routes. Each takes a request, calls, and returns; errors are answered by one table (``answers``)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from errors import DeadlinePassed, InvalidField, Malformed, NotReady, SamevoiceError
-from service.answers import UnicodeJSONResponse, answer, envelope
+from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
+from service.answers import UnicodeJSONResponse, answer, as_event, envelope
 from service.doors import Doors
 from service.engine import Engine
 from service.registry import Registry
-from service.replies import Replies
+from service.replies import Event, Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
 
+log = logging.getLogger("samevoice.http")
+
+NOBODY = 499  # the status of an answer that nobody is there to read
+WRITE_S = 1.0  # how long after its deadline the end of a stream may still be read
+T = TypeVar("T")
 _NO_TELEMETRY: Any = {
     "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
 }  # fmt: skip
@@ -36,9 +43,9 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
         base = await asyncio.wrap_future(engine.start())
         try:
             registry = Registry(settings.adapters, engine, base, settings.adapter)
-            await registry.reload()
+            await registry.start()
             app.state.registry = registry
-            app.state.replies = Replies(registry, engine, settings.waiting)
+            app.state.replies = Replies(registry, engine, settings.waiting, settings.rows)
             on_ready(registry)
             yield
         finally:
@@ -82,28 +89,83 @@ async def readyz(request: Request) -> Response:
 async def reply(request: Request) -> Response:
     """A reply, or n of them, to a thread. A client that leaves takes its rows out of the batch."""
     asked = parse(PromptRequest, await _body(request))
-    work = asyncio.create_task(request.app.state.replies.reply(asked))
+    replies: Replies = request.app.state.replies
+    until = asyncio.get_running_loop().time() + request.app.state.settings.deadline_s
+    if asked.stream:
+        return await _stream(request, replies.stream(asked), until)
+    answered = await _while_there(request, _by(until, replies.reply(asked)))
+    return Response(status_code=NOBODY) if answered is None else UnicodeJSONResponse(answered)
+
+
+async def _stream(request: Request, events: AsyncGenerator[Event, None], until: float) -> Response:
+    """Events as they come. What is refused before the first of them is refused as without a stream."""
+    first = await _while_there(request, _by(until, anext(events)))
+    if first is None:
+        return Response(status_code=NOBODY)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield as_event(*first)
+            while event := await _by(until, anext(events, None)):
+                yield as_event(*event)
+        except SamevoiceError as error:
+            yield as_event("error", envelope(error.code, error.message, error.details))
+
+    return _EventStream(body(), events, until)
+
+
+class _EventStream(StreamingResponse):
+    """A body made of *events*. However it ends, so do they: the client may have left, or read nothing until *until*."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, body: AsyncIterator[bytes], events: AsyncGenerator[Event, None], until: float):
+        super().__init__(body, headers={"Cache-Control": "no-store"})
+        self._events, self._until = events, until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout_at(self._until + WRITE_S):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            log.warning("a client did not read its reply")
+        finally:
+            await self._events.aclose()
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """What *work* gives; None if the client leaves before: then it is cancelled, and has ended."""
+    doing = asyncio.create_task(work)
     left = asyncio.create_task(_until_disconnect(request))
     try:
-        await asyncio.wait({work, left}, timeout=_deadline(request), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and left.done():
-            return Response(status_code=499)  # nobody is there to read it
-        if not work.done():
-            raise DeadlinePassed("no reply within the time allowed: ask for fewer tokens, or raise --deadline")
-        return UnicodeJSONResponse(await work)
+        await asyncio.wait({doing, left}, return_when=asyncio.FIRST_COMPLETED)
+        return await doing if doing.done() else None
     finally:
-        for task in (work, left):
-            task.cancel()
+        doing.cancel()
+        left.cancel()
+        await asyncio.gather(doing, left, return_exceptions=True)
+
+
+async def _by(until: float, work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout_at(until):
+            return await work
+    except TimeoutError:
+        raise _too_late() from None
+
+
+def _too_late() -> DeadlinePassed:
+    return DeadlinePassed("no reply within the time allowed: ask for fewer tokens, or raise --deadline")
 
 
 async def prompt(request: Request) -> Response:
     """The exact prompt for a thread."""
     asked = parse(PromptRequest, await _body(request))
-    return UnicodeJSONResponse(request.app.state.replies.prompt(asked))
+    return UnicodeJSONResponse(await request.app.state.replies.prompt(asked))
 
 
 async def list_adapters(request: Request) -> Response:
-    """Every adapter that is served or was refused."""
+    """Every adapter in the store: what it answers with, and what of it was refused."""
     registry: Registry = request.app.state.registry
     base = {
         "id": registry.base.name,
@@ -121,13 +183,17 @@ async def show_adapter(request: Request, name: str) -> Response:
 async def reload(request: Request) -> Response:
     """Pick up what training wrote."""
     asked = parse(ReloadRequest, await _body(request))
-    not_built = [field for field in ("activate", "allow_unlabelled", "variant") if getattr(asked, field)]
-    if not_built:
-        raise InvalidField("this version cannot do that yet", details=[f"{field}: not built" for field in not_built])
-    if asked.name is None and (asked.generation or asked.expected_generation):
-        raise InvalidField("name: say whose generation is meant", details=["name: missing"])
+    asked.check()
     registry: Registry = request.app.state.registry
-    results = await registry.reload(asked.name, asked.generation, asked.expected_generation, asked.dry_run)
+    results = await registry.reload(
+        asked.name,
+        asked.generation,
+        asked.expected_generation,
+        asked.dry_run,
+        asked.activate,
+        asked.allow_unlabelled,
+        asked.variant,
+    )
     body: dict[str, Any] = {
         "results": [result.as_json() for result in results],
         "default_adapter": registry.default,
@@ -149,11 +215,6 @@ async def _body(request: Request) -> bytes:
 async def _until_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _deadline(request: Request) -> float:
-    deadline: float = request.app.state.settings.deadline_s
-    return deadline
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,8 +1,10 @@
 """The engine: one thread that owns everything MLX. Prompts go in, tokens come out, adapters change while it talks.
 
 ``Engine`` is what the event loop holds: it puts jobs and commands into a queue and gets plain Python values back. It
-knows nothing of HTTP, names or generations: only of slots. Any exception in its thread fails what is in flight and
-stops it for good (fail-stop): the process ends and its supervisor starts it anew.
+knows nothing of HTTP, names or generations: only of slots. Each turn of its thread does a piece of a command, feeds a
+chunk of a prompt, and takes one step with every row that is being written, so that none of the three waits long for
+another. Any exception in the thread fails what is in flight and stops it for good (fail-stop): the process ends and
+its supervisor starts it anew.
 """
 
 import asyncio
@@ -11,7 +13,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,8 +23,12 @@ from errors import NotReady, SamevoiceError
 from prompt_format.adapter_check import CheckedAdapter
 from prompt_format.chat_template import ChatTemplate
 from service.choice import Sampling
+from service.fair_queue import FairQueue
+from service.pace import Pace
 
 log = logging.getLogger("samevoice.engine")
+
+WARMING = "(warming)"  # the group of prompts that are fed ahead of any request: no adapter can be called so
 
 
 @dataclass(frozen=True)
@@ -36,48 +43,71 @@ class BaseFacts:
     context: int
     slots: int
     rank: int
+    budget: tuple[str, ...] = ()  # what it will need in memory at most, for people to read
 
 
 @dataclass(frozen=True)
-class Row:
-    """One reply to write: *slot* says with which adapter."""
+class Job:
+    """One prompt, and the replies to write to it: one for each seed, all from one prefill.
+
+    Attributes:
+        slot: With which adapter.
+        seeds: None at all only leaves the prompt in the prefix cache.
+        marks: Places in *ids* up to which other prompts may be the same: what the prefix cache keeps.
+        extends: A later prompt may begin with this one and its reply.
+        group: Whose turn it is to wait or be served: jobs of one group wait for each other.
+    """
 
     ids: list[int]
     slot: int
-    max_tokens: int
-    sampling: Sampling
-    seed: int
+    seeds: tuple[int, ...] = ()
+    max_tokens: int = 64
+    sampling: Sampling = Sampling()
+    marks: tuple[int, ...] = ()
+    extends: bool = False
+    group: str = "base"
+
+
+@dataclass
+class Reply:
+    """A finished reply: its tokens without the one that ended it.
+
+    Attributes:
+        logprobs: Of each token in nats, that of the ending one last.
+        finish_reason: ``stop`` or ``length``.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str = "length"
 
 
 @dataclass
 class Written:
-    """A finished row: its tokens without the one that ended it.
+    """What came of a job, in the order of its seeds; durations in seconds."""
 
-    Attributes:
-        finish_reason: ``stop`` or ``length``.
-        logprob: Sum over the tokens, in nats, the ending one included.
-        queued_s, prefill_s, decode_s: Durations.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: str = "length"
-    logprob: float = 0.0
+    replies: list[Reply]
+    cached_tokens: int = 0
     queued_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
 
-class Device(Protocol):
-    """What runs on the engine thread. ``service/mlx_device.py`` is the real one; tests have their own."""
+@dataclass
+class Feeding:
+    """A prompt on its way into the model, as the device tells of it.
 
-    facts: BaseFacts
+    Attributes:
+        keys: The rows that will write its replies.
+        cached: How many of its tokens came from the prefix cache.
+        left: How many are still to be fed.
+        state: The device's own.
+    """
 
-    def insert(self, row: Row) -> int: ...
-    def remove(self, keys: Sequence[int]) -> None: ...
-    def step(self) -> list["Token"]: ...
-    def stage(self, slot: int, adapter: CheckedAdapter) -> None: ...
-    def clear(self, slot: int) -> None: ...
-    def close(self) -> None: ...
+    keys: list[int]
+    cached: int
+    left: int
+    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -90,44 +120,100 @@ class Token:
     end: str | None
 
 
-@dataclass
-class _Job:
-    row: Row
+Prefix = tuple[list[int], tuple[int, ...]]  # the ids of a prompt, and its marks
+
+
+class Device(Protocol):
+    """What runs on the engine thread. ``service/mlx_device.py`` is the real one; tests have their own."""
+
+    facts: BaseFacts
+
+    def begin(self, job: Job) -> Feeding: ...
+    def feed(self, feeding: Feeding, tokens: int) -> None: ...
+    def step(self) -> list[Token]: ...
+    def remove(self, keys: Sequence[int]) -> None: ...
+    def stage(self, slot: int, adapter: CheckedAdapter) -> Iterator[str]: ...
+    def free(self, slot: int) -> None: ...
+    def hottest(self, slot: int) -> list[Prefix]: ...
+    def memory(self) -> int: ...
+    def close(self) -> None: ...
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A job and who waits for it."""
+
+    job: Job
     future: "Future[Written]"
+    on_token: Callable[[int, int], None] | None
     put_at: float
-    inserted_at: float = 0.0
+    written: Written
+    begun_at: float = 0.0
     first_at: float = 0.0
-    written: Written = field(default_factory=Written)
+    feeding: Feeding | None = None
+    unfinished: int = 0
+
+    @property
+    def group(self) -> str:
+        return self.job.group
 
 
 @dataclass
 class _Call:
-    """A piece of work for the device between two steps, and who waits for it."""
+    """A piece of work for the device between two steps, and who waits for it.
 
-    work: Callable[[Device], None]
-    done: "Future[None]"
+    An iterator as its result is work that is done piece by piece, one piece a turn.
+    """
 
-    def run(self, device: Device) -> None:
-        """Do it. An error of ours is the caller's alone; any other means the device is broken."""
+    work: Callable[[Device], Any]
+    done: "Future[Any]"
+    pieces: Iterator[Any] | None = None
+
+    def go_on(self, device: Device) -> bool:
+        """Do the next piece; True when that was the last. An error of ours is the caller's alone; any other means
+        that the device is broken.
+        """
         try:
-            self.work(device)
+            if self.pieces is None:
+                result = self.work(device)
+                if not isinstance(result, Iterator):
+                    _settle(self.done, result)
+                    return True
+                self.pieces = result
+            next(self.pieces)
+            return False
+        except StopIteration as end:
+            _settle(self.done, end.value)
         except SamevoiceError as error:
             _settle(self.done, error=error)
-        else:
-            _settle(self.done, None)
+        return True
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Nobody waits for this job any more."""
+
+    asked: _Asked
 
 
 class Engine:
-    """A handle on the engine thread. ``start`` it, await ``write`` and ``stage``, ``stop`` it."""
+    """A handle on the engine thread. ``start`` it, await ``write`` and ``stage``, ``stop`` it.
+
+    Args:
+        rows: How many replies are written at once.
+    """
 
     def __init__(self, open_device: Callable[[], Device], rows: int = 16):
         self._open, self._rows = open_device, rows
-        self._inbox: queue.SimpleQueue[_Call | _Job | None] = queue.SimpleQueue()
-        self._jobs: dict[int, _Job] = {}
-        self._waiting: list[_Job] = []
+        self._inbox: queue.SimpleQueue[_Call | _Asked | _Left | None] = queue.SimpleQueue()
+        self._waiting: FairQueue[_Asked] = FairQueue()
+        self._fed: _Asked | None = None  # whose prompt is being fed
+        self._writing: dict[int, tuple[_Asked, int]] = {}  # row -> the job, and which of its replies
+        self._calls: deque[_Call] = deque()
+        self._left: list[_Asked] = []
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._opened: Future[BaseFacts] = Future()
-        self._calling: _Call | None = None
         self._gate = threading.Lock()  # what is put in before failure or stop is answered, what comes later refused
         self._stopping = False
         self.failure: str | None = None
@@ -139,32 +225,46 @@ class Engine:
             self._thread.start()
         return self._opened
 
-    async def write(self, row: Row) -> Written:
-        """The reply to one row. Cancelling this takes the row out of the batch.
+    async def write(self, job: Job, on_token: Callable[[int, int], None] | None = None) -> Written:
+        """The replies to one prompt. Cancelling this takes it out, wherever it is.
+
+        Args:
+            on_token: Called on this event loop with (which reply, token id) for each token but the ending one.
 
         Raises:
             NotReady: If the engine has failed or is stopping.
         """
-        job = _Job(row, _promise(), time.monotonic())
-        self._put(job)
+        heard = on_token and _on_loop(on_token)
+        asked = _Asked(job, _promise(), heard, time.monotonic(), Written([Reply() for _ in job.seeds]))
+        self._put(asked)
         try:
-            return await asyncio.wrap_future(job.future)
+            return await asyncio.wrap_future(asked.future)
         except asyncio.CancelledError:
-            self._inbox.put(_Call(lambda device: self._drop(device, job), _promise()))
+            self._inbox.put(_Left(asked))
             raise
 
-    async def stage(self, slot: int, adapter: CheckedAdapter) -> None:
-        """Write a checked adapter into a free slot and probe it.
+    async def stage(self, slot: int, adapter: CheckedAdapter) -> dict[str, float]:
+        """Write a checked adapter into a free slot and probe it; returns the milliseconds that each took.
 
         Raises:
             AdapterRefused: If the probe says it is not what was trained; the slot is clear again then.
             NotReady: If the engine has failed or is stopping.
         """
-        await self._call(lambda device: device.stage(slot, adapter))
+        return await self._call(lambda device: _timed(device.stage(slot, adapter)))  # type: ignore[no-any-return]
 
-    async def clear(self, slot: int) -> None:
-        """Make a slot the base again. Raises as ``stage`` does."""
-        await self._call(lambda device: device.clear(slot))
+    async def warm(self, slot: int, prompts: Sequence[Prefix], like: int | None = None) -> None:
+        """Put *prompts* into the prefix cache of *slot*, and those that slot *like* used last. Raises as ``write``."""
+        hottest = [] if like is None else await self._call(lambda device: device.hottest(like))
+        for ids, marks in (*prompts, *hottest):
+            await self.write(Job(ids, slot, marks=marks, group=WARMING))
+
+    def free(self, slot: int) -> None:
+        """Nothing uses *slot* any more: what is kept for it goes. Does not wait; what is put in later comes later."""
+        self._inbox.put(_Call(lambda device: device.free(slot), _promise()))
+
+    async def memory(self) -> int:
+        """Bytes in use and set aside on the device. Raises as ``write``."""
+        return await self._call(lambda device: device.memory())  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         """End the thread: what is in flight fails with NotReady. Returns when it has ended."""
@@ -174,12 +274,12 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
-    async def _call(self, work: Callable[[Device], None]) -> None:
+    async def _call(self, work: Callable[[Device], Any]) -> Any:
         call = _Call(work, _promise())
         self._put(call)
-        await asyncio.wrap_future(call.done)
+        return await asyncio.wrap_future(call.done)
 
-    def _put(self, item: _Call | _Job) -> None:
+    def _put(self, item: "_Call | _Asked") -> None:
         with self._gate:
             self._check_alive()
             self._inbox.put(item)
@@ -202,10 +302,8 @@ class Engine:
             return
         self._opened.set_result(device.facts)
         try:
-            while self._take_in(device):
-                self._fill(device)
-                for token in device.step() if self._jobs else []:
-                    self._hand_out(token)
+            while self._take_in():
+                self._turn(device)
         except Exception as error:  # noqa: BLE001
             # Fail-stop, whatever it was: after an MLX error nothing on the device can be trusted.
             with self._gate:
@@ -216,68 +314,140 @@ class Engine:
             self._fail_all()
             device.close()
 
-    def _take_in(self, device: Device) -> bool:
+    def _take_in(self) -> bool:
         """Take in what has come; wait when there is nothing to do. False when told to stop."""
         while True:
+            idle = not (self._calls or self._left or self._writing or self._fed or len(self._waiting))
             try:
-                item = self._inbox.get(block=not self._jobs and not self._waiting)
+                item = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
             if item is None:
                 return False
-            if isinstance(item, _Job):
-                self._waiting.append(item)
+            if isinstance(item, _Asked):
+                self._waiting.put(item)
+            elif isinstance(item, _Left):
+                self._left.append(item.asked)
             else:
-                self._calling = item
-                item.run(device)
-                self._calling = None
+                self._calls.append(item)
 
-    def _fill(self, device: Device) -> None:
-        while self._waiting and len(self._jobs) < self._rows:
-            job = self._waiting[0]
-            job.inserted_at = time.monotonic()
-            self._jobs[device.insert(job.row)] = job
-            self._waiting.pop(0)  # not before: where the device breaks, the job must be found and failed
+    def _turn(self, device: Device) -> None:
+        """A piece of a command, a chunk of prompts, a step with all rows; before that, who has left goes."""
+        while self._left:
+            self._drop(device, self._left.pop())
+        if self._calls and self._calls[0].go_on(device):
+            self._calls.popleft()
+        self._feed(device)
+        for token in device.step() if self._writing else []:
+            self._hand_out(token)
+
+    def _feed(self, device: Device) -> None:
+        """Feed prompts, as many tokens as rows that are being written can wait for."""
+        room = self._pace.tokens(bool(self._writing))
+        while room > 0 and (self._fed or self._has_turn()):
+            self._fed = self._fed or self._begin(device)
+            feeding = self._fed.feeding
+            assert feeding is not None
+            size, began = min(room, feeding.left), time.monotonic()
+            device.feed(feeding, size)
+            self._pace.took(size, time.monotonic() - began)
+            room -= max(size, self._pace.least)
+            if feeding.left == 0:
+                self._start_writing(self._fed)
+                self._fed = None
+
+    def _has_turn(self) -> bool:
+        """Whether a job waits whose replies can be written beside those that are."""
+        if not len(self._waiting):
+            return False
+        return not self._writing or len(self._writing) + len(self._waiting.first().job.seeds) <= self._rows
+
+    def _begin(self, device: Device) -> _Asked:
+        self._fed = asked = self._waiting.take()  # before it can fail: it must be found then
+        asked.begun_at = time.monotonic()
+        asked.feeding = device.begin(asked.job)
+        asked.written.cached_tokens = asked.feeding.cached
+        return asked
+
+    def _start_writing(self, asked: _Asked) -> None:
+        assert asked.feeding is not None
+        self._writing |= {key: (asked, number) for number, key in enumerate(asked.feeding.keys)}
+        asked.unfinished = len(asked.feeding.keys)
+        if not asked.unfinished:
+            _settle(asked.future, asked.written)
 
     def _hand_out(self, token: Token) -> None:
-        job = self._jobs[token.key]
+        asked, number = self._writing[token.key]
         if not math.isfinite(token.logprob):
             raise ArithmeticError("logits are not finite")
-        now = time.monotonic()
-        job.first_at = job.first_at or now
-        job.written.logprob += token.logprob
+        asked.first_at = asked.first_at or time.monotonic()
+        reply = asked.written.replies[number]
+        reply.logprobs.append(token.logprob)
         if token.end != "stop":
-            job.written.tokens.append(token.token)
+            reply.tokens.append(token.token)
+            if asked.on_token is not None:
+                asked.on_token(number, token.token)
         if token.end is not None:
-            del self._jobs[token.key]
-            written = job.written
-            written.finish_reason = token.end
-            written.queued_s = job.inserted_at - job.put_at
-            written.prefill_s = job.first_at - job.inserted_at
-            written.decode_s = now - job.first_at
-            _settle(job.future, written)
+            reply.finish_reason = token.end
+            del self._writing[token.key]
+            asked.unfinished -= 1
+            if not asked.unfinished:
+                self._finish(asked)
 
-    def _drop(self, device: Device, job: _Job) -> None:
-        if job in self._waiting:
-            self._waiting.remove(job)
-        keys = [key for key, other in self._jobs.items() if other is job]
+    def _finish(self, asked: _Asked) -> None:
+        written = asked.written
+        written.queued_s = asked.begun_at - asked.put_at
+        written.prefill_s = asked.first_at - asked.begun_at
+        written.decode_s = time.monotonic() - asked.first_at
+        _settle(asked.future, written)
+
+    def _drop(self, device: Device, asked: _Asked) -> None:
+        if asked in self._waiting:
+            self._waiting.remove(asked)
+        if self._fed is asked:
+            self._fed = None
+        keys = [key for key, (other, _) in self._writing.items() if other is asked]
         device.remove(keys)
         for key in keys:
-            del self._jobs[key]
+            del self._writing[key]
 
     def _fail_all(self) -> None:
         error = NotReady("the engine has stopped before the reply was written", code="engine_error")
         if self.failure is None:
             error = NotReady("the service is shutting down", code="shutting_down")
-        left: list[Future[Any]] = [job.future for job in (*self._jobs.values(), *self._waiting)]
-        if self._calling is not None:
-            left.append(self._calling.done)
+        asked = [*(asked for asked, _ in self._writing.values()), *self._waiting, *([self._fed] if self._fed else [])]
+        left: list[Future[Any]] = [one.future for one in asked] + [call.done for call in self._calls]
         while not self._inbox.empty():
             item = self._inbox.get()
-            if item is not None:
-                left.append(item.future if isinstance(item, _Job) else item.done)
+            if isinstance(item, _Asked):
+                left.append(item.future)
+            elif isinstance(item, _Call):
+                left.append(item.done)
         for future in left:
-            _settle(future, error=error)
+            if not future.done():  # a job has several rows
+                _settle(future, error=error)
+
+
+def _timed(pieces: Iterator[str]) -> Generator[None, None, dict[str, float]]:
+    """The same pieces; returns the milliseconds spent on those of each name."""
+    spent: dict[str, float] = {}
+    began = time.perf_counter()
+    for name in pieces:
+        spent[name] = round(spent.get(name, 0.0) + 1000 * (time.perf_counter() - began), 2)
+        yield
+        began = time.perf_counter()
+    return spent
+
+
+def _on_loop(on_token: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """*on_token* for another thread: it is called on this event loop, soon."""
+    loop = asyncio.get_running_loop()
+
+    def tell(number: int, token: int) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(on_token, number, token)
+
+    return tell
 
 
 def _promise() -> "Future[Any]":

@@ -1,106 +1,146 @@
-"""Which adapter generation answers to which name, and the change from one to the next.
+"""Which adapter generation answers to which name.
 
-Lives on the event loop alone, so nothing here needs a lock but the one that lets reloads take turns. A request holds
-a lease on its generation until its last row has ended; a slot is freed when its generation is retired and unleased.
+Every name in the store answers; one that stands in no slot is loaded when it is asked for. A name goes on answering
+with the generation it had until a reload moves it, in a slot or not. Lives on the event loop: what changes slots takes
+turns, and requests to adapters in slots never wait for it.
 """
 
 import asyncio
 import contextlib
-import logging
-import re
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import AdapterRefused, Busy, GenerationConflict, Refused, UnknownAdapter
-from prompt_format.adapter_check import CheckedAdapter, check_adapter
-from prompt_format.adapter_store import current, generations, names, read_generation
-from prompt_format.manifest import NAME_PATTERN
+from errors import AdapterRefused, Busy, InvalidField
+from prompt_format.adapter_check import CheckedAdapter
+from prompt_format.format import PromptFormat
+from prompt_format.variants import VARIANTS
+from service.catalogue import Catalogue
+from service.descriptions import describe
 from service.engine import BaseFacts, Engine
+from service.last_good import LastGood
+from service.loader import Loader
+from service.reload import Reload, Result, Wish
+from service.slot_pool import Serving, SlotPool
+from service.store_reader import StoreReader
 
-log = logging.getLogger("samevoice.adapters")
-
-
-@dataclass
-class Serving:
-    """One generation in a slot."""
-
-    checked: CheckedAdapter
-    slot: int
-    leases: int = 0
-    retired: bool = False
+MOST_IN_VAIN = 16
 
 
 @dataclass
-class Result:
-    """What a reload did with one name; the fields of interface.md."""
+class _Load:
+    """A load that requests for one name share, and how many wait for it."""
 
-    name: str
-    status: str
-    generation: str | None = None
-    previous_generation: str | None = None
-    timing_ms: dict[str, float] = field(default_factory=dict)
-    in_flight_on_previous: int = 0
-    errors: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+    waiting: int = 0
+    task: "asyncio.Task[Serving] | None" = None
 
 
 class Registry:
-    """Names -> generations in slots. ``reload`` changes it; ``lease`` uses it."""
+    """Names -> generations. ``start`` it; ``lease`` uses it, ``reload`` changes it.
 
-    def __init__(self, store: Path, engine: Engine, base: BaseFacts, default: str | None):
-        self.store, self.engine, self.base, self._chosen_default = store, engine, base, default
-        self.serving: dict[str, Serving] = {}
-        self.refused: dict[str, dict[str, Any]] = {}
-        self._retired: list[Serving] = []
-        self._free = list(range(base.slots, 0, -1))
+    Args:
+        default: The name that answers when a request names none; None is the newest.
+        patience_s: How long a load waits for a slot when each is in use.
+    """
+
+    def __init__(self, store: Path, engine: Engine, base: BaseFacts, default: str | None, patience_s: float = 1.0):
+        self.base = base
+        self._catalogue = Catalogue(default)
+        self._pool = SlotPool(base.slots, engine.free)
+        self._last_good = LastGood(store)
+        self._reader = StoreReader(store, base)
+        self._loader = Loader(self._reader, self._catalogue, self._last_good, self._pool, engine, patience_s)
         self._reloading = asyncio.Lock()
+        self._loads: dict[str, _Load] = {}
+
+    @property
+    def serving(self) -> Mapping[str, Serving]:
+        """The names that stand in slots."""
+        return self._pool.serving
 
     @property
     def default(self) -> str | None:
-        """The adapter that answers when a request names none: the chosen one, served or not; else the newest."""
-        if self._chosen_default is not None:
-            return self._chosen_default
-        newest = max(self.serving.items(), key=lambda i: (i[1].checked.manifest.created_at, i[0]), default=None)
-        return newest[0] if newest else None
+        """The name that answers when a request names none; None is the base."""
+        return self._catalogue.default
 
-    def find(self, wanted: str | None) -> Serving | None:
-        """The generation for *wanted*: None = the default, ``base``, ``name`` or ``name@generation``. None is the base.
+    def describe(self) -> list[dict[str, Any]]:
+        """What ``GET /adapters`` says, by name."""
+        return [self.describe_one(name) for name in sorted(self._catalogue.names)]
+
+    def describe_one(self, name: str) -> dict[str, Any]:
+        """What ``GET /adapters/{name}`` says. Raises UnknownAdapter."""
+        known, serving = self._catalogue.find(name), self.serving.get(name)
+        on_previous = self._pool.in_flight_on_previous(name)
+        return describe(name, known, serving, self._remembered(name), name == self.default, on_previous)
+
+    async def start(self) -> None:
+        """Read the store, and load as many names as there is room for: the default first, then the newest.
+
+        A generation that is bad gives way to the last good one of its name. After ``MOST_IN_VAIN`` names of which
+        neither is good, the others are left for when they are asked for: the base may have been exchanged.
+        """
+        await asyncio.to_thread(self._last_good.read)
+        looks = await asyncio.to_thread(self._reader.look_at_all)
+        for name, look in looks.items():
+            self._catalogue.see(name, look, self._last_good.get(name))
+        refused = 0
+        for place, name in enumerate(self._catalogue.in_order(looks)):
+            if len(self.serving) == self._pool.room or refused == MOST_IN_VAIN:
+                break
+            if self._catalogue.names[name].generation is None:
+                continue
+            try:
+                async with self._loader.turn:
+                    serving = await self._loader.bring(name, self._loader.until())
+            except AdapterRefused:
+                refused += 1
+                continue
+            serving.used = -place  # of those that nobody has used, the first one loaded is the last to leave
+            self._catalogue.note_time(name, serving.checked)
+        self._catalogue.choose_newest()
+
+    @contextlib.asynccontextmanager
+    async def lease(self, wanted: str | None) -> AsyncIterator[Serving | None]:
+        """The generation for *wanted*, whose slot stays as it is until this ends; None is the base.
+
+        A name in no slot is loaded first; requests for one name share one load.
+
+        Args:
+            wanted: None = the default, ``base``, ``name`` or ``name@generation``.
 
         Raises:
-            UnknownAdapter: If it is not being served.
+            UnknownAdapter: If there is none such, or it answers with another generation.
+            AdapterRefused: If what is in the store cannot be served.
+            Busy: ``no_slot``, if every slot is in use.
         """
-        wanted = wanted or self.default or "base"
-        if wanted == "base":
-            return None
-        name, _, generation = wanted.partition("@")
-        found = self.serving.get(name)
-        if found is None:
-            there = ", ".join(["base", *sorted(self.serving)])
-            raise UnknownAdapter(f"no adapter {_named(name)} is being served; there are: {there}")
-        if generation and generation != found.checked.generation:
-            raise UnknownAdapter(
-                f"'{name}' serves generation {found.checked.generation}, not {generation[:16]}",
-                code="unknown_generation",
-            )
-        return found
-
-    @contextlib.contextmanager
-    def lease(self, serving: Serving | None) -> Iterator[int]:
-        """The slot of *serving*, which stays as it is until this ends."""
-        if serving is None:
-            yield 0
+        name = self._catalogue.resolve(wanted)
+        if name is None:
+            yield None
             return
-        serving.leases += 1
+        serving = self.serving.get(name)
+        if serving is not None:
+            self._pool.lease(serving)
+        else:
+            serving = await self._leased_on_demand(name)
         try:
-            yield serving.slot
+            if wanted is not None:
+                self._catalogue.resolve(wanted)  # the load may have fallen back to another generation
+            yield serving
         finally:
-            serving.leases -= 1
-            self._free_when_unused(serving)
+            self._pool.release(serving)
+
+    async def formatter(self, wanted: str | None) -> PromptFormat | None:
+        """The prompt format that a reply of *wanted* would use; None is the base's. Raises as ``lease``.
+
+        It needs no slot, unless the adapter has never been read.
+        """
+        name = self._catalogue.resolve(wanted)
+        checked = self._remembered(name) if name else None
+        if checked is not None:
+            return checked.format
+        async with self.lease(wanted) as serving:
+            return serving.checked.format if serving else None
 
     async def reload(
         self,
@@ -108,157 +148,81 @@ class Registry:
         generation: str | None = None,
         expected: str | None = None,
         dry_run: bool = False,
+        activate: bool = False,
+        allow_unlabelled: bool = False,
+        variant: str | None = None,
     ) -> list[Result]:
         """Pick up what is in the store: one name, or all of them. Each name is judged alone.
 
+        One name is loaded as CURRENT or *generation* says. Of all of them, what CURRENT newly says is loaded as long as
+        there is room beside what this reload has loaded; the rest is loaded when asked for. A name that was pinned to
+        another generation than CURRENT's stays there until CURRENT changes, or the name alone is reloaded. Cancelling
+        leaves each name as it was, or moved.
+
+        Args:
+            generation: This one, whatever CURRENT says, and whether it passed its gate or not.
+            expected: What the name must answer with now.
+            dry_run: Only see whether it would work.
+            activate: Also where the gate was not passed.
+            allow_unlabelled: It has no manifest, and was trained on prompts of *variant*.
+
         Raises:
-            Busy: If another reload is running.
+            Busy: If another reload is running, or there is no slot for the one name asked for.
             UnknownAdapter, GenerationConflict: If the one name asked for is not there, or not in the expected state.
+            InvalidField: If *allow_unlabelled* and *variant* do not go together, or the adapter has a manifest.
             AdapterRefused: ``missing_file``, if the whole store is gone.
         """
+        _check_variant(allow_unlabelled, variant)
         if self._reloading.locked():
             raise Busy("another reload is running: try again in a moment", code="reload_busy")
         async with self._reloading:
-            if name is not None:
-                self._expect(name, expected)
-                return [await self._reload_one(name, generation, dry_run, asked_for=True)]
-            if self.serving and not await asyncio.to_thread(self.store.is_dir):
-                raise AdapterRefused("the adapter store is gone: what was loaded goes on serving", code="missing_file")
-            found = await asyncio.to_thread(names, self.store)
-            self.refused = {name: refusal for name, refusal in self.refused.items() if name in found}
-            results = [await self._reload_one(found_name, None, dry_run) for found_name in found]
-            gone = [] if dry_run else [served for served in self.serving if served not in found]
-            return results + [self._remove(served) for served in gone]
+            return await Reload(self._loader, Wish(name, generation, expected, dry_run, activate, variant)).run()
 
-    def describe(self) -> list[dict[str, Any]]:
-        """What ``GET /adapters`` says, by name."""
-        return [self.describe_one(name) for name in sorted({*self.serving, *self.refused})]
-
-    def describe_one(self, name: str) -> dict[str, Any]:
-        """What ``GET /adapters/{name}`` says. Raises UnknownAdapter."""
-        refusal = self.refused.get(name)
+    def _remembered(self, name: str) -> CheckedAdapter | None:
+        """What *name* answers with, once it has been read."""
         serving = self.serving.get(name)
-        if serving is None and refusal is None:
-            there = ", ".join(sorted({*self.serving, *self.refused})) or "none"
-            raise UnknownAdapter(f"no adapter {_named(name)}; there are: {there}")
-        facts: dict[str, Any] = {"name": name, "default": name == self.default, "last_refusal": refusal}
-        if serving is None:
-            return {**facts, "status": "refused", "generation": None}
-        manifest = serving.checked.manifest
-        retired = [old for old in self._retired if old.checked.name == name]
-        return {
-            **facts,
-            "status": "serving",
-            "generation": serving.checked.generation,
-            "created_at": manifest.created_at,
-            "slot": serving.slot,
-            "in_flight": serving.leases,
-            "in_flight_on_previous": sum(old.leases for old in retired),
-            "contract": serving.checked.format.contract.digest,
-            "variant": manifest.contract.variant,
-            "persona": manifest.contract.persona.name,
-            "lora": {"type": manifest.lora.type, "rank": manifest.lora.rank, "scale": manifest.lora.scale},
-            "metrics": manifest.metrics,
-            "gate": manifest.gate.model_dump(),
-        }
+        return serving.checked if serving else self._reader.remembered(name, self._catalogue.names[name].generation)
 
-    # -- how it is done
-
-    def _expect(self, name: str, expected: str | None) -> None:
-        if expected is None:
-            return
-        serving = self.serving.get(name)
-        now = serving.checked.generation if serving else "none"
-        if now != expected:
-            raise GenerationConflict(f"'{name}' serves generation {now}, not the expected {expected}")
-
-    async def _reload_one(self, name: str, generation: str | None, dry_run: bool, asked_for: bool = False) -> Result:
-        previous = self.serving.get(name)
-        result = Result(name, "refused", None, previous.checked.generation if previous else None)
+    async def _leased_on_demand(self, name: str) -> Serving:
+        """*name*, brought into a slot, with a lease. Who leaves meanwhile leaves the load to the others."""
+        load = self._loads.get(name)
+        if load is None:
+            load = self._loads[name] = _Load()
+            load.task = asyncio.create_task(self._bring(name, load))
+            load.task.add_done_callback(_succeeded)  # an error that nobody waits for any more is no news
+        assert load.task is not None
+        load.waiting += 1
         try:
-            await self._load(name, generation, dry_run, previous, result)
-        except Refused as refused:
-            if asked_for and isinstance(refused, UnknownAdapter):
-                raise
-            result.generation = result.previous_generation
-            result.errors = [{"code": refused.code, "message": refused.message, "details": refused.details}]
-            self.refused[name] = result.errors[0]
-            log.warning("adapter %s refused: %s", name, refused.code)
-        return result
-
-    async def _load(
-        self, name: str, generation: str | None, dry_run: bool, previous: Serving | None, result: Result
-    ) -> None:
-        clock = time.perf_counter()
-        wanted = generation if generation else await asyncio.to_thread(self._current, name)
-        checked = await asyncio.to_thread(self._verify, name, wanted)
-        result.timing_ms["verify"], clock = _since(clock)
-        if previous and previous.checked.generation == wanted:  # and its files are still what they were
-            result.status, result.generation = "unchanged", wanted
-            self.refused.pop(name, None)
-            return
-        if not self._free:
-            raise AdapterRefused("every slot is in use: start the service with more --slots", code="no_slot")
-        slot = self._free.pop()
-        try:
-            await self.engine.stage(slot, checked)
-        except BaseException:
-            self._free.append(slot)
+            return await asyncio.shield(load.task)
+        except asyncio.CancelledError:
+            load.waiting -= 1
+            if _succeeded(load.task):  # this very moment: the lease has been given
+                self._pool.release(load.task.result())
             raise
-        result.timing_ms["stage"], clock = _since(clock)
-        result.generation = wanted
-        if dry_run:
-            await self.engine.clear(slot)
-            self._free.append(slot)
-            result.status = "unchanged"
-            return
-        self._cut_over(name, Serving(checked, slot), previous, result)
-        result.timing_ms["cutover"], clock = _since(clock)
-        log.info("adapter %s now serves generation %s", name, wanted)
 
-    def _current(self, name: str) -> str:
-        generation = current(self.store, name)
-        if generation not in generations(self.store, name):
-            raise AdapterRefused(f"CURRENT names generation {generation}, which is not there", code="missing_file")
-        return generation
-
-    def _verify(self, name: str, generation: str) -> CheckedAdapter:
-        files = read_generation(self.store, name, generation)
-        base = self.base
-        return check_adapter(files, name, generation, base.fingerprint, base.template, base.shapes, base.blocks)
-
-    def _cut_over(self, name: str, serving: Serving, previous: Serving | None, result: Result) -> None:
-        self.serving[name] = serving
-        self.refused.pop(name, None)
-        result.status = "loaded"
-        if previous is not None:
-            result.in_flight_on_previous = previous.leases
-            self._retire(previous)
-
-    def _remove(self, name: str) -> Result:
-        serving = self.serving.pop(name)
-        leases = serving.leases
-        self._retire(serving)
-        log.info("adapter %s is gone from the store and no longer served", name)
-        return Result(name, "removed", None, serving.checked.generation, in_flight_on_previous=leases)
-
-    def _retire(self, serving: Serving) -> None:
-        serving.retired = True
-        self._retired.append(serving)
-        self._free_when_unused(serving)
-
-    def _free_when_unused(self, serving: Serving) -> None:
-        if serving.retired and serving.leases == 0 and serving in self._retired:
-            self._retired.remove(serving)
-            self._free.append(serving.slot)
+    async def _bring(self, name: str, load: _Load) -> Serving:
+        until = self._loader.until()
+        try:
+            async with self._loader.turn:
+                self._catalogue.resolve(name)  # a reload may have had its turn before
+                serving = self.serving.get(name) or await self._loader.bring(name, until)
+            # At once, for all who wait: the next load may take the slot of what nobody uses.
+            self._pool.lease(serving, load.waiting)
+            return serving
+        finally:
+            del self._loads[name]
 
 
-def _named(name: str) -> str:
-    """*name* for a message, if it is one at all: it came from outside."""
-    return f"named '{name}'" if re.fullmatch(NAME_PATTERN, name) else "of that name"
+def _check_variant(allow_unlabelled: bool, variant: str | None) -> None:
+    if allow_unlabelled and variant is None:
+        raise InvalidField("an unlabelled adapter needs its variant", details=["variant: missing"])
+    if variant is not None and not allow_unlabelled:
+        raise InvalidField(
+            "an adapter's contract decides its variant", details=["variant: only together with allow_unlabelled"]
+        )
+    if variant is not None and variant not in VARIANTS:
+        raise InvalidField("variant: there is none of that name", details=[f"there are: {', '.join(VARIANTS)}"])
 
 
-def _since(clock: float) -> tuple[float, float]:
-    """(milliseconds since *clock*, now)."""
-    now = time.perf_counter()
-    return round(1000 * (now - clock), 2), now
+def _succeeded(task: "asyncio.Task[Serving]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

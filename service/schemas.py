@@ -70,6 +70,19 @@ class ReloadRequest(Strict):
     allow_unlabelled: bool = False
     variant: str | None = Field(None, max_length=64)
 
+    def check(self) -> None:
+        """What is said of one adapter must say of which.
+
+        Raises:
+            InvalidField: Naming each field that is of no use without a name.
+        """
+        about_one = ("generation", "expected_generation", "activate", "allow_unlabelled", "variant")
+        lost = [field for field in about_one if getattr(self, field)]
+        if self.name is None and lost:
+            raise InvalidField(
+                "name: say which adapter is meant", details=[f"{field}: only together with a name" for field in lost]
+            )
+
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """As resolved. ``rank`` is the largest adapter rank that fits a slot; ``rows`` how many replies decode at once."""
+    """As resolved.
+
+    Attributes:
+        rank: The largest adapter rank that fits a slot.
+        rows: How many replies decode at once.
+        context: Tokens that a prompt and its reply may take together; the base's own context if that is less.
+        prefix_cache_mb: The most that prompts already read may keep in memory; 0 keeps none.
+        memory_gb: What the service may need in memory at most; None: what is found to be there.
+    """
 
     model: str = "base_model/starter"
     adapters: Path = Path("adapters")
@@ -22,6 +30,9 @@ class Settings:
     rows: int = 16
     waiting: int = 64
     deadline_s: float = 120.0
+    context: int = 4096
+    prefix_cache_mb: int = 512
+    memory_gb: float | None = None
 
     def lines(self) -> list[str]:
         """``name = value``, to be printed at start."""
@@ -49,16 +60,28 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
     parser.add_argument("--rows", type=int, default=of("ROWS", default.rows), help="replies decoded at once")
     parser.add_argument("--waiting", type=int, default=of("WAITING", default.waiting), help="replies queued at most")
     parser.add_argument("--deadline", type=float, default=of("DEADLINE", default.deadline_s), help="seconds a reply")
+    parser.add_argument(
+        "--context", type=int, default=of("CONTEXT", default.context), help="tokens of a prompt and its reply"
+    )
+    parser.add_argument(
+        "--prefix-cache-mb", type=int, default=of("PREFIX_CACHE_MB", default.prefix_cache_mb), help="0 keeps none"
+    )
+    parser.add_argument(
+        "--memory-gb", type=float, default=environment.get("SAMEVOICE_MEMORY_GB"), help="if not what is there"
+    )
     options = parser.parse_args(arguments)
     bounds = {
         "slots": (1, 256), "rank": (1, 256), "rows": (1, 256), "waiting": (1, 10_000), "port": (0, 65535),
-        "deadline": (0.1, 86_400),
+        "deadline": (0.1, 86_400), "context": (64, 1_000_000), "prefix_cache_mb": (0, 1_000_000),
+        "memory_gb": (0.001, 1_000_000),
     }  # fmt: skip
     for name, (low, high) in bounds.items():
-        if not low <= getattr(options, name) <= high:
-            parser.error(f"--{name} must be between {low} and {high}")
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}")
     return Settings(
         options.model, options.adapters, options.adapter, options.host, options.port,
         None if options.no_auth else options.token_file,
         options.slots, options.rank, options.rows, options.waiting, options.deadline,
+        options.context, options.prefix_cache_mb, options.memory_gb,
     )  # fmt: skip

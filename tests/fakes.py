@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -46,7 +47,7 @@ from prompt_format.manifest import (
 from prompt_format.persona import Persona
 from prompt_format.window import Window
 from service.app import create_app, with_doors
-from service.engine import BaseFacts, Device, Engine, Row, Token
+from service.engine import BaseFacts, Device, Engine, Feeding, Job, Prefix, Token
 from service.settings import Settings
 from tests.toy_tokenizers import chat_template
 from training.publish import Candidate, point_to, publish
@@ -70,45 +71,89 @@ class FakeDevice:
     """A device without MLX.
 
     Attributes:
-        rows: Every row that was put in, in order; also handed out through ``inserted``.
+        jobs: Every job that was begun, in order; each that is to write replies is handed out through
+            ``inserted`` when its prompt has been fed.
+        fed: How many tokens each chunk of a prompt had.
         slots: What stands in each slot.
         removed: Keys of rows that were taken out before their end.
+        freed: Slots that were given back, in order.
+        warm: Slot -> what it says of the prompts that it used last.
         raises: Name of a method -> what it raises from now on.
         logprob: Of every token.
+        cached: How many tokens of every prompt it says it knows already.
+        pieces: How many pieces a staging has before the probe.
+        did: What it did, in order: ``begin``, ``feed``, ``step`` (if it gave tokens), ``remove`` (if there was
+            anything), ``stage`` (a piece), ``free``.
         going: While it is clear, ``step`` gives no token.
+        steps_left: After so many steps ``going`` is cleared; None: never.
         staging: While it is clear, ``stage`` does not return; each call is told to ``staged`` first.
+        feeding: While it is clear, ``feed`` does not return; each call is told to ``chunks`` first.
     """
 
     def __init__(self, base: BaseFacts | None = None):
         self.facts = base or facts()
-        self.rows: list[Row] = []
+        self.jobs: list[Job] = []
+        self.fed: list[int] = []
         self.slots: dict[int, CheckedAdapter] = {}
         self.removed: list[int] = []
-        self.cleared: list[int] = []
+        self.freed: list[int] = []
+        self.warm: dict[int, list[Prefix]] = {}
         self.raises: dict[str, Exception] = {}
         self.logprob = -0.5
+        self.cached, self.pieces = 0, 1
+        self.steps_left: int | None = None
+        self.did: list[str] = []
         self.closed = False
-        self.inserted: SimpleQueue[Row] = SimpleQueue()
+        self.inserted: SimpleQueue[Job] = SimpleQueue()
         self.staged: SimpleQueue[int] = SimpleQueue()
-        self.going, self.staging = threading.Event(), threading.Event()
-        self.going.set()
-        self.staging.set()
+        self.chunks: SimpleQueue[int] = SimpleQueue()
+        self.going, self.staging, self.feeding = threading.Event(), threading.Event(), threading.Event()
+        self.let_go()
         self._scripts: list[list[int]] = []
-        self._running: dict[int, tuple[Row, list[int] | None, int]] = {}
+        self._keys = count()
+        self._running: dict[int, tuple[Job, list[int] | None, int]] = {}
+
+    @property
+    def requests(self) -> list[Job]:
+        """The jobs that were to write replies, in order."""
+        return [job for job in self.jobs if job.seeds]
+
+    @property
+    def idle(self) -> bool:
+        """No reply is being written."""
+        return not self._running
+
+    def let_go(self) -> None:
+        """Nothing is held up any more."""
+        self.steps_left = None
+        for held in (self.going, self.staging, self.feeding):
+            held.set()
 
     def enqueue(self, *texts: str) -> None:
         """The next rows write *texts*, whatever their slots hold."""
         self._scripts += [self.facts.template.encode_reply(text) for text in texts]
 
-    def insert(self, row: Row) -> int:
-        self._maybe_raise("insert")
-        key = len(self.rows)
-        self.rows.append(row)
-        self._running[key] = (row, self._scripts.pop(0) if self._scripts else None, 0)
-        self.inserted.put(row)
-        return key
+    def begin(self, job: Job) -> Feeding:
+        self._maybe_raise("begin")
+        self.did.append("begin")
+        self.jobs.append(job)
+        return Feeding([next(self._keys) for _ in job.seeds], self.cached, len(job.ids) - self.cached, job)
+
+    def feed(self, feeding: Feeding, tokens: int) -> None:
+        self.chunks.put(tokens)
+        assert self.feeding.wait(20)
+        self._maybe_raise("feed")
+        self.did.append("feed")
+        self.fed.append(tokens)
+        feeding.left -= tokens
+        if not feeding.left:
+            for key in feeding.keys:
+                self._running[key] = (feeding.state, self._scripts.pop(0) if self._scripts else None, 0)
+            if feeding.keys:
+                self.inserted.put(feeding.state)
 
     def remove(self, keys: Sequence[int]) -> None:
+        self.did += ["remove"] * bool(keys)
         for key in keys:
             del self._running[key]
             self.removed.append(key)
@@ -118,27 +163,43 @@ class FakeDevice:
             return []
         self._maybe_raise("step")
         tokens = []
-        for key, (row, script, done) in list(self._running.items()):
-            ids = script if script is not None else self._reply_of(row.slot)
-            end = "stop" if done == len(ids) - 1 else "length" if done == row.max_tokens - 1 else None
+        for key, (job, script, done) in list(self._running.items()):
+            ids = script if script is not None else self._reply_of(job.slot)
+            end = "stop" if done == len(ids) - 1 else "length" if done == job.max_tokens - 1 else None
             tokens.append(Token(key, ids[done], self.logprob, end))
-            self._running[key] = (row, script, done + 1)
+            self._running[key] = (job, script, done + 1)
             if end:
                 del self._running[key]
+        self.did += ["step"] * bool(tokens)
+        if tokens and self.steps_left is not None:
+            self.steps_left -= 1
+            if self.steps_left == 0:
+                self.going.clear()
         return tokens
 
-    def stage(self, slot: int, adapter: CheckedAdapter) -> None:
+    def stage(self, slot: int, adapter: CheckedAdapter) -> Iterator[str]:
         self.staged.put(slot)
         assert self.staging.wait(20)
         self._maybe_raise("stage")
         if adapter.rank > self.facts.rank:
             raise AdapterRefused(f"rank {adapter.rank} is above this service's", code="config_invalid")
+        for _ in range(self.pieces):
+            self.did.append("stage")
+            yield "stage"
         self.slots[slot] = adapter
+        yield "probe"
 
-    def clear(self, slot: int) -> None:
-        self._maybe_raise("clear")
-        self.cleared.append(slot)
+    def free(self, slot: int) -> None:
+        self._maybe_raise("free")
+        self.did.append("free")
+        self.freed.append(slot)
         self.slots.pop(slot, None)
+
+    def hottest(self, slot: int) -> list[Prefix]:
+        return self.warm.get(slot, [])
+
+    def memory(self) -> int:
+        return 1000 * len(self.slots)
 
     def close(self) -> None:
         self.closed = True
@@ -162,8 +223,7 @@ async def running(device: FakeDevice, rows: int = 16) -> AsyncIterator[Engine]:
     try:
         yield engine
     finally:
-        device.going.set()
-        device.staging.set()
+        device.let_go()
         await asyncio.to_thread(engine.stop)
 
 
@@ -177,8 +237,8 @@ def scenario(work: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(limited())
 
 
-async def begun(device: FakeDevice) -> Row:
-    """The next row that has been put into the batch."""
+async def begun(device: FakeDevice) -> Job:
+    """The next job whose prompt has been fed: its replies are being written."""
     return await asyncio.to_thread(device.inserted.get, timeout=PATIENCE)
 
 

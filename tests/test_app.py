@@ -47,8 +47,7 @@ def device() -> Iterator[FakeDevice]:
     """A device that is let go at the end, whatever the test held up."""
     device = FakeDevice()
     yield device
-    device.going.set()
-    device.staging.set()
+    device.let_go()
 
 
 @pytest.fixture
@@ -56,8 +55,7 @@ def threads(device: FakeDevice) -> Iterator[ThreadPoolExecutor]:
     """Several clients at once."""
     with ThreadPoolExecutor(8) as threads:
         yield threads
-        device.going.set()
-        device.staging.set()
+        device.let_go()
 
 
 def error_of(answered: Any) -> Json:
@@ -101,7 +99,7 @@ def test_the_prompt_shown_is_the_prompt_of_training(store: Path, device: FakeDev
         client.post("/reply", json=body)
 
     thread = Thread((Message("in 10", True), Message("ok <|im_end|> / Them: no", False)))
-    assert form.encode_prompt(thread) == shown["ids"] == device.rows[0].ids
+    assert form.encode_prompt(thread) == shown["ids"] == device.requests[0].ids
     assert (form.contract.digest, "raw_style") == (shown["contract"], shown["variant"])
 
 
@@ -228,7 +226,7 @@ def test_only_healthz_answers_without_a_token(store: Path, device: FakeDevice) -
                 answered = client.request(method, path.replace("{name}", "jo"), json={})
                 assert (401, "Bearer") == (answered.status_code, answered.headers["WWW-Authenticate"]), (method, path)
         assert 200 == client.get("/healthz").status_code
-    assert [] == device.rows
+    assert [] == device.jobs
 
 
 def test_no_foreign_page_reaches_a_route(store: Path, device: FakeDevice) -> None:
@@ -242,7 +240,7 @@ def test_no_foreign_page_reaches_a_route(store: Path, device: FakeDevice) -> Non
                     answered = client.request(method, path, json={}, headers=headers)
                     assert 403 == answered.status_code
                     assert not [name for name in answered.headers if name.startswith("access-control")]
-    assert [] == device.rows
+    assert [] == device.jobs
 
 
 @pytest.mark.parametrize("path", ["/reply", "/prompt", "/adapters/reload"])
@@ -369,20 +367,22 @@ def test_a_reload_picks_up_what_is_new(store: Path, device: FakeDevice) -> None:
 
 
 def test_names_are_judged_each_alone(store: Path, device: FakeDevice) -> None:
-    """A100: a reload with a bad adapter among good ones is 409, and the good ones serve."""
+    """A100: a reload with a bad adapter among good ones is 409; the good ones serve, and the bad one says why not."""
     with served(store, device) as client:
         good = make_adapter(store, "ann")
         make_adapter(store)
         spoil_base(store)
         answered = client.post("/adapters/reload", json={})
         reply = client.post("/reply", json=asked(adapter="ann")).json()["reply"]
-        unknown = client.post("/reply", json=asked(adapter="jo"))
+        bad = client.post("/reply", json=asked(adapter="jo"))
+        unknown = client.post("/reply", json=asked(adapter="mum"))
 
     assert 409 == answered.status_code
     assert {"ann": "loaded", "jo": "refused"} == {
         result["name"]: result["status"] for result in answered.json()["results"]
     }
     assert good == reply
+    assert (409, "base_mismatch") == (bad.status_code, error_of(bad)["code"])
     assert (404, "unknown_adapter") == (unknown.status_code, error_of(unknown)["code"])
 
 
@@ -504,11 +504,10 @@ def test_a_reply_ends_with_the_generation_that_began_it(
 
 def test_a_full_queue_is_told_to_come_again(store: Path, device: FakeDevice, threads: ThreadPoolExecutor) -> None:
     """O01: what may not wait is 429 with Retry-After at once; what waits is answered."""
-    with served(store, device, waiting=3, rows=2) as client:
+    with served(store, device, waiting=3, rows=3) as client:
         device.going.clear()
         waiting = threads.submit(client.post, "/reply", json=asked(n=3))
-        for _ in range(2):
-            device.inserted.get(timeout=PATIENCE)
+        device.inserted.get(timeout=PATIENCE)
         refused = client.post("/reply", json=asked())
         assert 200 == client.post("/prompt", json=asked()).status_code
         device.going.set()
@@ -532,13 +531,30 @@ def test_a_reply_that_takes_too_long_is_given_up(store: Path, device: FakeDevice
     assert [0] == device.removed
 
 
+def test_a_request_that_waits_too_long_costs_nothing(
+    store: Path, device: FakeDevice, threads: ThreadPoolExecutor
+) -> None:
+    """O03: a request whose deadline passes while it waits for its turn is 504, and its prompt is never fed."""
+    with served(store, device, deadline_s=0.2) as client:
+        device.feeding.clear()
+        fed = threads.submit(client.post, "/reply", json=asked())
+        device.chunks.get(timeout=PATIENCE)
+        waited = client.post("/reply", json=asked())
+        answers = [waited, fed.result(PATIENCE)]
+        device.let_go()
+        assert 200 == client.post("/reply", json=asked()).status_code
+
+    assert {(504, "deadline")} == {(answered.status_code, error_of(answered)["code"]) for answered in answers}
+    assert 2 == len(device.jobs)
+
+
 def test_an_engine_that_fails_is_not_ready(store: Path, device: FakeDevice, threads: ThreadPoolExecutor) -> None:
     """O31: an exception in a step is 503 for all in flight and all that come; the process is up, and not ready."""
     make_adapter(store)
     with served(store, device) as client:
         device.going.clear()
         writing = [threads.submit(client.post, "/reply", json=asked(n=2)) for _ in range(3)]
-        for _ in range(6):
+        for _ in range(3):
             device.inserted.get(timeout=PATIENCE)
         device.raises["step"] = RuntimeError(CANARY)
         device.going.set()
@@ -555,14 +571,14 @@ def test_an_engine_that_fails_is_not_ready(store: Path, device: FakeDevice, thre
     assert not any(CANARY in a.text for a in answers)
 
 
-@pytest.mark.parametrize("method", ["insert", "stage"])
+@pytest.mark.parametrize("method", ["begin", "feed", "stage"])
 def test_wherever_the_engine_fails_the_request_is_told(store: Path, device: FakeDevice, method: str) -> None:
-    """A device that breaks as a row goes in, or as a slot is written, is 503 for who asked."""
+    """A device that breaks as a prompt goes in, or as a slot is written, is 503 for who asked."""
     with served(store, device) as client:
         make_adapter(store)
         device.raises[method] = RuntimeError(CANARY)
         answered = (
-            client.post("/reply", json=asked()) if method == "insert" else client.post("/adapters/reload", json={})
+            client.post("/adapters/reload", json={}) if method == "stage" else client.post("/reply", json=asked())
         )
 
     assert (503, "engine_error") == (answered.status_code, error_of(answered)["code"])
@@ -606,11 +622,11 @@ def test_a_client_that_leaves_takes_its_rows_along(
 
         async with app.router.lifespan_context(app):
             asking = asyncio.create_task(with_doors(app, [HOST], TOKEN)(scope, receive, send))
-            for _ in range(2 if whole else 0):
+            if whole:
                 await begun(device)
             leaves.set()
             await asking
-            await engine.clear(3)  # comes after the removals
+            await engine.memory()  # comes after the removals
             registry: Registry = app.state.registry
             assert (0, 0) == (registry.describe_one("jo")["in_flight"], app.state.replies.in_flight)
 

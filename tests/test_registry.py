@@ -3,8 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +12,14 @@ import pytest
 from errors import AdapterRefused, Busy, GenerationConflict, NotReady, UnknownAdapter
 from prompt_format.adapter_store import current
 from prompt_format.manifest import WEIGHTS
-from service.choice import Sampling
-from service.engine import Engine, Row
-from service.registry import Registry, Result
-from tests.fakes import FakeDevice, facts, make_adapter, publish_altered, running, scenario, staging, write
+from tests.fakes import FakeDevice, begun, facts, make_adapter, scenario, staging, write
+from tests.registries import codes, in_flight, registered, spoil, statuses, wrote
 from training.publish import point_to
-
-
-@asynccontextmanager
-async def registered(
-    store: Path, device: FakeDevice | None = None, default: str | None = None
-) -> AsyncIterator[tuple[Registry, Engine]]:
-    """A registry that has read *store* once."""
-    device = device or FakeDevice()
-    async with running(device) as engine:
-        registry = Registry(store, engine, device.facts, default)
-        await registry.reload()
-        yield registry, engine
-
-
-async def wrote(registry: Registry, engine: Engine, name: str | None) -> str:
-    """Which generation writes the reply of *name*."""
-    serving = registry.find(name)
-    with registry.lease(serving) as slot:
-        written = await engine.write(Row([1], slot, 64, Sampling(), 0))
-    return registry.base.template.decode_reply(written.tokens)
-
-
-def statuses(results: list[Result]) -> dict[str, str]:
-    return {result.name: result.status for result in results}
-
-
-def codes(results: list[Result]) -> dict[str, list[str]]:
-    return {result.name: [error["code"] for error in result.errors] for result in results if result.errors}
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "adapters"
-
-
-def spoil(store: Path, name: str) -> str:
-    """A new current generation of *name* whose base was another one."""
-    generation = make_adapter(store, name, seed=9, activate=False)
-    return publish_altered(
-        store, name, generation, manifest=lambda m: m["base"].update(fingerprint="sha256:" + "c" * 64)
-    )
 
 
 # -- loading
@@ -70,7 +31,7 @@ def test_an_empty_store_serves_the_base(store: Path) -> None:
     async def work() -> None:
         async with registered(store) as (registry, engine):
             assert [] == await registry.reload() == registry.describe()
-            assert registry.default is None and registry.find(None) is None
+            assert registry.default is None
             assert "written by the base" == await wrote(registry, engine, None)
 
     scenario(work)
@@ -86,7 +47,8 @@ def test_a_published_adapter_is_loaded_and_answers(store: Path) -> None:
             assert ("jo", "loaded", generation, None, []) == (
                 result.name, result.status, result.generation, result.previous_generation, result.errors,
             )  # fmt: skip
-            assert {"verify", "stage", "cutover"} == set(result.timing_ms)
+            assert {"read", "verify", "stage", "probe", "warm", "cutover"} == set(result.timing_ms)
+            assert {"before": 0, "after": 1000} == result.memory_bytes
             assert generation == await wrote(registry, engine, "jo")
 
     scenario(work)
@@ -129,7 +91,7 @@ def test_the_same_generation_is_left_alone(store: Path) -> None:
 
 
 def test_a_generation_can_be_pinned_and_taken_back(store: Path) -> None:
-    """A reload may name an older generation; one without a generation follows CURRENT again."""
+    """A generation that was named stays over a reload of everything; a reload of the name follows CURRENT again."""
 
     async def work() -> None:
         old, new = make_adapter(store, seed=1), make_adapter(store, seed=2)
@@ -137,9 +99,24 @@ def test_a_generation_can_be_pinned_and_taken_back(store: Path) -> None:
             assert new == await wrote(registry, engine, "jo")
             (result,) = await registry.reload("jo", old)
             assert ("loaded", old, new) == (result.status, result.generation, result.previous_generation)
-            assert old == await wrote(registry, engine, "jo")
+            assert {"jo": "unchanged"} == statuses(await registry.reload())
+            assert (old, True) == (await wrote(registry, engine, "jo"), registry.describe_one("jo")["pinned"])
+            assert {"jo": "loaded"} == statuses(await registry.reload("jo"))
+            assert (new, False) == (await wrote(registry, engine, "jo"), registry.describe_one("jo")["pinned"])
+
+    scenario(work)
+
+
+def test_a_pin_ends_when_something_new_is_published(store: Path) -> None:
+    """A reload of everything leaves a pinned name alone until CURRENT names another generation than it did."""
+
+    async def work() -> None:
+        old, _ = make_adapter(store, seed=1), make_adapter(store, seed=2)
+        async with registered(store) as (registry, engine):
+            await registry.reload("jo", old)
+            newer = make_adapter(store, seed=3)
             assert {"jo": "loaded"} == statuses(await registry.reload())
-            assert new == await wrote(registry, engine, "jo")
+            assert newer == await wrote(registry, engine, "jo")
 
     scenario(work)
 
@@ -184,8 +161,9 @@ def test_names_are_judged_each_alone(store: Path) -> None:
             assert {"bad": ["base_mismatch"], "worse": ["base_mismatch"]} == codes(results)
             assert good == {name: await wrote(registry, engine, name) for name in good}
             assert ["refused"] * 2 == [registry.describe_one(name)["status"] for name in ("bad", "worse")]
-            with pytest.raises(UnknownAdapter):
-                registry.find("bad")
+            with pytest.raises(AdapterRefused) as refusal:
+                await wrote(registry, engine, "bad")
+            assert "base_mismatch" == refusal.value.code
 
     scenario(work)
 
@@ -289,20 +267,6 @@ def test_a_probe_that_refuses_gives_its_slot_back(store: Path) -> None:
     scenario(work)
 
 
-def test_more_names_than_slots_are_refused_one_by_one(store: Path) -> None:
-    """Where no slot is free the name says so, and those in slots go on."""
-
-    async def work() -> None:
-        for name in ("ann", "ben", "cleo"):
-            make_adapter(store, name)
-        async with registered(store, FakeDevice(facts(slots=2))) as (registry, engine):
-            assert ["ann", "ben"] == list(registry.serving)
-            assert "no_slot" == registry.describe_one("cleo")["last_refusal"]["code"]
-            assert current(store, "ben") == await wrote(registry, engine, "ben")
-
-    scenario(work)
-
-
 def test_an_engine_that_fails_while_it_stages_ends_the_reload(store: Path) -> None:
     """That is no refusal of the adapter: the engine has failed."""
     device = FakeDevice()
@@ -313,7 +277,7 @@ def test_an_engine_that_fails_while_it_stages_ends_the_reload(store: Path) -> No
             device.raises["stage"] = RuntimeError("no")
             with pytest.raises(NotReady):
                 await registry.reload()
-            assert {} == registry.refused
+            assert [] == registry.describe()
 
     scenario(work)
 
@@ -356,25 +320,23 @@ def test_a_lease_keeps_the_old_slot_until_its_reply_ends(store: Path) -> None:
     async def work() -> None:
         old = make_adapter(store)
         async with registered(store, device) as (registry, engine):
-            serving = registry.find("jo")
-            assert serving is not None
-            with registry.lease(serving) as slot:
-                device.going.clear()
-                writing = asyncio.create_task(engine.write(Row([1], slot, 64, Sampling(), 0)))
-                await asyncio.to_thread(device.inserted.get)
-                new = make_adapter(store, seed=1)
-                (result,) = await registry.reload("jo")
-                assert ("loaded", 1) == (result.status, result.in_flight_on_previous)
-                assert (0, 1) == tuple(
-                    registry.describe_one("jo")[key] for key in ("in_flight", "in_flight_on_previous")
-                )
+            device.going.clear()
+            writing = asyncio.create_task(wrote(registry, engine, "jo"))
+            await begun(device)
+            new = make_adapter(store, seed=1)
+            (result,) = await registry.reload("jo")
+            assert ("loaded", 1) == (result.status, result.in_flight_on_previous)
+            assert (0, 1) == in_flight(registry, "jo")
 
-                make_adapter(store, seed=2)  # both slots are taken: by the new one, and by the old one's reply
-                assert {"jo": ["no_slot"]} == codes(await registry.reload("jo"))
-                device.going.set()
-                assert old == registry.base.template.decode_reply((await writing).tokens)
-                assert new == await wrote(registry, engine, "jo")
-            assert 0 == registry.describe_one("jo")["in_flight_on_previous"]
+            make_adapter(store, seed=2)  # both slots are taken: by the new one, and by the old one's reply
+            with pytest.raises(Busy) as refusal:
+                await registry.reload("jo")
+            assert "no_slot" == refusal.value.code
+            assert {"jo": ["no_slot"]} == codes(await registry.reload())
+            assert registry.describe_one("jo")["last_refusal"] is None  # it is not the adapter's fault
+            device.going.set()
+            assert [old, new] == [await writing, await wrote(registry, engine, "jo")]
+            assert (0, 0) == in_flight(registry, "jo")
             assert {"jo": "loaded"} == statuses(await registry.reload("jo"))
 
     scenario(work)
@@ -382,22 +344,20 @@ def test_a_lease_keeps_the_old_slot_until_its_reply_ends(store: Path) -> None:
 
 def test_a_slot_is_free_after_the_last_of_several_leases(store: Path) -> None:
     """Several replies may hold one generation; the slot goes back when the last has ended, and only once."""
+    device = FakeDevice()
 
     async def work() -> None:
         make_adapter(store)
-        async with registered(store, FakeDevice(facts(slots=3))) as (registry, _):
-            serving = registry.find("jo")
-            first, second = registry.lease(serving), registry.lease(serving)
-            first.__enter__()
-            second.__enter__()
-            free = list(registry._free)
-            make_adapter(store, seed=1)
-            await registry.reload()
-            first.__exit__(None, None, None)
-            assert len(free) - 1 == len(registry._free)
-            second.__exit__(None, None, None)
-            assert len(free) == len(registry._free) == len(set(registry._free))
-            assert registry.serving["jo"].slot not in registry._free
+        async with registered(store, device) as (registry, engine):
+            async with registry.lease("jo") as serving:
+                assert serving is not None
+                async with registry.lease("jo"):
+                    make_adapter(store, seed=1)
+                    await registry.reload()
+                await engine.memory()
+                assert [] == device.freed
+            await engine.memory()
+            assert [serving.slot] == device.freed
 
     scenario(work)
 
@@ -408,9 +368,10 @@ def test_a_reply_that_fails_gives_its_lease_back(store: Path) -> None:
     async def work() -> None:
         make_adapter(store)
         async with registered(store) as (registry, _):
-            with pytest.raises(KeyError), registry.lease(registry.find("jo")):
-                raise KeyError
-            assert 0 == registry.describe_one("jo")["in_flight"]
+            with pytest.raises(KeyError):
+                async with registry.lease("jo"):
+                    raise KeyError
+            assert (0, 0) == in_flight(registry, "jo")
 
     scenario(work)
 
@@ -451,6 +412,7 @@ def test_a_reload_nobody_waits_for_leaves_a_working_registry(store: Path) -> Non
             await staging(device)
             reloading.cancel()
             await asyncio.wait([reloading])
+            assert reloading.cancelled()
             device.staging.set()
             assert old == await wrote(registry, engine, "jo")
             assert {"jo": "loaded"} == statuses(await registry.reload())
@@ -510,17 +472,18 @@ def test_a_name_that_left_the_store_is_removed(store: Path) -> None:
         generation = make_adapter(store)
         make_adapter(store, "mo")
         async with registered(store, device) as (registry, engine):
-            serving = registry.find("jo")
-            with registry.lease(serving) as slot:
-                shutil.rmtree(store / "jo")
-                results = await registry.reload()
-                assert {"jo": "removed", "mo": "unchanged"} == statuses(results)
-                gone = next(result for result in results if result.name == "jo")
-                assert (None, generation, 1) == (gone.generation, gone.previous_generation, gone.in_flight_on_previous)
-                written = await engine.write(Row([1], slot, 64, Sampling(), 0))
-                assert generation == registry.base.template.decode_reply(written.tokens)
+            device.going.clear()
+            writing = asyncio.create_task(wrote(registry, engine, "jo"))
+            await begun(device)
+            shutil.rmtree(store / "jo")
+            results = await registry.reload()
+            assert {"jo": "removed", "mo": "unchanged"} == statuses(results)
+            gone = next(result for result in results if result.name == "jo")
+            assert (None, generation, 1) == (gone.generation, gone.previous_generation, gone.in_flight_on_previous)
+            device.going.set()
+            assert generation == await writing
             with pytest.raises(UnknownAdapter):
-                registry.find("jo")
+                await wrote(registry, engine, "jo")
 
     scenario(work)
 
@@ -557,14 +520,18 @@ def test_a_store_that_is_gone_takes_nothing_with_it(store: Path) -> None:
 
 
 def test_a_name_may_say_its_generation(store: Path) -> None:
-    """``name@generation`` is that generation or nothing."""
+    """``name@generation`` is that generation or nothing; of one that has retired, the present one is named."""
 
     async def work() -> None:
         generation = make_adapter(store)
-        async with registered(store) as (registry, _):
-            assert registry.find("jo") is registry.find(f"jo@{generation}") is registry.find(None)
-            with pytest.raises(UnknownAdapter, match=f"'jo' serves generation {generation}, not {'0' * 16}") as refusal:
-                registry.find("jo@" + "0" * 16)
+        async with registered(store) as (registry, engine):
+            assert [generation] * 3 == [
+                await wrote(registry, engine, wanted) for wanted in ("jo", f"jo@{generation}", None)
+            ]
+            new = make_adapter(store, seed=1)
+            await registry.reload()
+            with pytest.raises(UnknownAdapter, match=f"'jo' serves generation {new}, not {generation}") as refusal:
+                await wrote(registry, engine, f"jo@{generation}")
             assert "unknown_generation" == refusal.value.code
 
     scenario(work)
@@ -576,14 +543,14 @@ def test_an_unknown_name_is_told_what_is_served(store: Path) -> None:
     async def work() -> None:
         make_adapter(store)
         make_adapter(store, "work")
-        async with registered(store) as (registry, _):
-            with pytest.raises(
-                UnknownAdapter, match="no adapter named 'mum' is being served; there are: base, jo, work"
-            ):
-                registry.find("mum")
-            for find in (registry.find, registry.describe_one):
-                with pytest.raises(UnknownAdapter, match="no adapter of that name"):
-                    find("Purple Walrus")
+        async with registered(store) as (registry, engine):
+            told = "no adapter named 'mum' is being served; there are: base, jo, work"
+            with pytest.raises(UnknownAdapter, match=told):
+                await wrote(registry, engine, "mum")
+            with pytest.raises(UnknownAdapter, match="no adapter of that name"):
+                await registry.formatter("Purple Walrus")
+            with pytest.raises(UnknownAdapter, match="no adapter of that name"):
+                registry.describe_one("Purple Walrus")
 
     scenario(work)
 
@@ -612,7 +579,7 @@ def test_the_default_is_the_chosen_one(store: Path) -> None:
             assert current(store, "jo") == await wrote(registry, engine, None)
         async with registered(store, default="mum") as (registry, engine):
             with pytest.raises(UnknownAdapter):
-                registry.find(None)
+                await wrote(registry, engine, None)
 
     scenario(work)
 

@@ -26,8 +26,8 @@ from tests.fakes import FakeDevice, asked, begun, checked, facts, make_adapter, 
 async def answering(store: Path, device: FakeDevice, waiting: int = 64, rows: int = 16) -> AsyncIterator[Replies]:
     async with running(device, rows) as engine:
         registry = Registry(store, engine, device.facts, None)
-        await registry.reload()
-        yield Replies(registry, engine, waiting)
+        await registry.start()
+        yield Replies(registry, engine, waiting, rows)
 
 
 def request(**what: Any) -> PromptRequest:
@@ -53,7 +53,7 @@ def refusal(store: Path, device: FakeDevice | None = None, **what: Any) -> Samev
             with pytest.raises(SamevoiceError) as of_reply:
                 await replies.reply(request(**what))
             with pytest.raises(SamevoiceError) as of_prompt:
-                replies.prompt(request(**what))
+                await replies.prompt(request(**what))
             assert str(of_reply.value) == str(of_prompt.value)
             assert 0 == replies.in_flight
             return of_reply.value
@@ -98,7 +98,7 @@ def test_a_reply_says_who_wrote_it(store: Path) -> None:
     assert {
         "reply": reply["text"], "bubbles": reply["bubbles"], "replies": [reply],
         "adapter": {"name": "jo", "generation": generation}, "contract": form.contract.digest, "seed": 7,
-        "usage": {"prompt_tokens": len(device.rows[0].ids), "cached_tokens": 0, "completion_tokens": 21},
+        "usage": {"prompt_tokens": len(device.requests[0].ids), "cached_tokens": 0, "completion_tokens": 21},
     } == answered  # fmt: skip
     assert {"queue", "prefill", "decode", "total"} == set(timing) and min(timing.values()) >= 0
 
@@ -114,8 +114,8 @@ def test_the_base_says_that_it_is_the_base(store: Path) -> None:
     )  # fmt: skip
 
 
-def test_each_of_n_replies_is_a_row_with_its_own_seed(store: Path) -> None:
-    """n replies share the prompt and the slot; the seeds follow each other from the one given."""
+def test_n_replies_are_one_job_with_a_seed_for_each(store: Path) -> None:
+    """n replies share the prompt; the seeds follow each other from the one given."""
     make_adapter(store)
     device = FakeDevice()
     device.enqueue("a", "b", "c")
@@ -124,8 +124,8 @@ def test_each_of_n_replies_is_a_row_with_its_own_seed(store: Path) -> None:
     assert (["a", "b", "c"], "a", 3) == (
         [reply["text"] for reply in answered["replies"]], answered["reply"], answered["usage"]["completion_tokens"],
     )  # fmt: skip
-    assert [2**64 - 2, 2**64 - 1, 0] == [row.seed for row in device.rows]
-    assert 1 == len({(tuple(row.ids), row.slot) for row in device.rows})
+    assert [(2**64 - 2, 2**64 - 1, 0)] == [job.seeds for job in device.jobs]
+    assert 1 == device.did.count("feed")
 
 
 def test_without_a_seed_each_request_has_its_own(store: Path) -> None:
@@ -134,15 +134,41 @@ def test_without_a_seed_each_request_has_its_own(store: Path) -> None:
     seeds = [answer(store, device)["seed"] for _ in range(4)]
 
     assert 4 == len(set(seeds))
-    assert seeds == [row.seed for row in device.rows]
+    assert [(seed,) for seed in seeds] == [job.seeds for job in device.jobs]
 
 
-def test_sampling_reaches_the_row_as_it_was_asked_for(store: Path) -> None:
-    """Every sampling parameter is the row's."""
+def test_sampling_reaches_the_job_as_it_was_asked_for(store: Path) -> None:
+    """Every sampling parameter is the job's."""
     device = FakeDevice()
     answer(store, device, temperature=0.1, top_p=0.9, top_k=5, min_p=0.05, repetition_penalty=1.1, max_tokens=9)
 
-    assert (Sampling(0.1, 0.9, 5, 0.05, 1.1), 9) == (device.rows[0].sampling, device.rows[0].max_tokens)
+    assert (Sampling(0.1, 0.9, 5, 0.05, 1.1), 9) == (device.requests[0].sampling, device.requests[0].max_tokens)
+
+
+@pytest.mark.parametrize("variant", ["raw_style", "turns"])
+def test_the_job_says_where_its_prompt_may_be_that_of_others(store: Path, variant: str) -> None:
+    """The engine is told the format's marks, whether a longer thread extends the prompt, and whose turn it takes."""
+    generation = make_adapter(store, variant=variant)
+    form = checked(store, "jo", generation).format
+    device = FakeDevice()
+
+    async def work() -> None:
+        async with answering(store, device) as replies:
+            await replies.reply(request(messages=THREAD, adapter="jo"))
+            await replies.reply(request(messages=THREAD, adapter="base"))
+
+    scenario(work)
+    one, base = device.jobs
+    assert (form.marks(one.ids), variant == "turns", "jo", 1) == (one.marks, one.extends, one.group, one.slot)
+    assert ("base", 0) == (base.group, base.slot)
+
+
+def test_what_was_known_of_the_prompt_is_told(store: Path) -> None:
+    """Tokens that came from the prefix cache are in the usage."""
+    device = FakeDevice()
+    device.cached = 20
+
+    assert 20 == answer(store, device)["usage"]["cached_tokens"]
 
 
 def test_a_reply_that_is_cut_says_so(store: Path) -> None:
@@ -169,7 +195,7 @@ def test_an_empty_reply_is_an_answer(store: Path) -> None:
 @pytest.mark.parametrize("is_group", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_ids_are_those_of_the_format(store: Path, variant: str, is_group: bool) -> None:
-    """The row is fed, and POST /prompt shows, the ids that encode_prompt gives for the thread: the ids of training."""
+    """The job has, and POST /prompt shows, the ids that encode_prompt gives for the thread: the ids of training."""
     generation = make_adapter(store, variant=variant, persona="Zoë")
     form = checked(store, "jo", generation).format
     what: dict[str, Any] = {"messages": THREAD, "is_group": is_group, "category": "family"}
@@ -177,28 +203,28 @@ def test_the_ids_are_those_of_the_format(store: Path, variant: str, is_group: bo
     async def work() -> dict[str, Any]:
         async with answering(store, device) as replies:
             await replies.reply(request(**what))
-            return replies.prompt(request(**what))
+            return await replies.prompt(request(**what))
 
     device = FakeDevice()
     shown = scenario(work)
     messages = tuple(Message(m.text, m.from_me, m.sender, m.sent_at) for m in request(**what).messages)
     prompt = form.prompt(Thread(messages, is_group, "family"))
-    assert form.encode_prompt(Thread(messages, is_group, "family")) == shown["ids"] == device.rows[0].ids
+    assert form.encode_prompt(Thread(messages, is_group, "family")) == shown["ids"] == device.requests[0].ids
     assert (prompt.messages, prompt.text, 0, form.contract.digest, variant) == (
         shown["messages"], shown["text"], shown["cached_tokens"], shown["contract"], shown["variant"],
     )  # fmt: skip
 
 
 def test_a_prompt_generates_nothing(store: Path) -> None:
-    """POST /prompt puts no row into the engine."""
+    """POST /prompt puts no job into the engine."""
     device = FakeDevice()
 
     async def work() -> None:
         async with answering(store, device) as replies:
-            replies.prompt(request())
+            await replies.prompt(request())
 
     scenario(work)
-    assert [] == device.rows
+    assert [] == device.jobs
 
 
 def test_the_base_takes_the_variant_and_name_of_the_request(store: Path) -> None:
@@ -206,7 +232,7 @@ def test_the_base_takes_the_variant_and_name_of_the_request(store: Path) -> None
 
     async def work() -> dict[str, Any]:
         async with answering(store, FakeDevice()) as replies:
-            return replies.prompt(request(variant="turns", name="Zoë", messages=THREAD))
+            return await replies.prompt(request(variant="turns", name="Zoë", messages=THREAD))
 
     shown = scenario(work)
     assert "turns" == shown["variant"]
@@ -228,7 +254,7 @@ def test_there_is_room_for_no_more_tokens_than_the_context_has(store: Path) -> N
     length = answer(store, FakeDevice())["usage"]["prompt_tokens"]
     roomy = FakeDevice(replace(facts(), context=length + 5))
     answer(store, roomy, max_tokens=64)
-    assert 5 == roomy.rows[0].max_tokens
+    assert 5 == roomy.requests[0].max_tokens
 
     async def work() -> None:
         async with answering(store, FakeDevice(replace(facts(), context=length))) as replies:
@@ -280,13 +306,15 @@ def test_an_unknown_adapter_is_not_found(store: Path) -> None:
     assert isinstance(refusal(store, adapter="mum"), UnknownAdapter)
 
 
-def test_streaming_is_refused_until_it_is_built(store: Path) -> None:
-    """A stream is not answered by something else."""
+def test_more_replies_than_can_be_written_at_once_are_refused(store: Path) -> None:
+    """n is bounded by --rows: a request for more is told so, as a field of its own."""
 
     async def work() -> None:
-        async with answering(store, FakeDevice()) as replies:
-            with pytest.raises(InvalidField, match="stream"):
-                await replies.reply(request(stream=True))
+        async with answering(store, FakeDevice(), rows=3) as replies:
+            assert 3 == len((await replies.reply(request(n=3)))["replies"])
+            with pytest.raises(InvalidField, match="3 replies at once") as refused:
+                await replies.reply(request(n=4))
+            assert ["n: too many"] == refused.value.details
 
     scenario(work)
 
@@ -295,24 +323,24 @@ def test_streaming_is_refused_until_it_is_built(store: Path) -> None:
 
 
 def test_more_than_may_wait_are_refused(store: Path) -> None:
-    """A request that does not fit beside those in flight is busy at once, all of its rows; later it is answered."""
+    """A request that does not fit beside those in flight is busy at once, with all it wants; later it is answered."""
     device = FakeDevice()
     device.going.clear()
 
     async def work() -> None:
-        async with answering(store, device, waiting=4, rows=1) as replies:
+        async with answering(store, device, waiting=4, rows=8) as replies:
             writing = asyncio.create_task(replies.reply(request(n=3)))
             await begun(device)
             for n in (2, 8):
                 with pytest.raises(Busy, match="3 replies are being written already"):
                     await replies.reply(request(n=n))
             second = asyncio.create_task(replies.reply(request(n=1)))
-            await replies.engine.clear(1)  # by now the second has been counted
+            await begun(device)  # by now the second has been counted
             assert 4 == replies.in_flight
             device.going.set()
             await asyncio.gather(writing, second)
             assert 0 == replies.in_flight
-            await replies.reply(request(n=4))
+            assert 4 == len((await replies.reply(request(n=4)))["replies"])
             with pytest.raises(Busy):
                 await replies.reply(request(n=5))
 
@@ -341,13 +369,12 @@ def test_a_request_that_is_given_up_takes_all_its_rows_along(store: Path) -> Non
     async def work() -> None:
         async with answering(store, device) as replies:
             writing = asyncio.create_task(replies.reply(request(n=3)))
-            for _ in range(3):
-                await begun(device)
+            await begun(device)
             assert 3 == replies.in_flight and 1 == replies.registry.describe_one("jo")["in_flight"]
             writing.cancel()
             await asyncio.wait([writing])
             assert 0 == replies.in_flight and 0 == replies.registry.describe_one("jo")["in_flight"]
-            await replies.engine.clear(3)  # comes after the removals
+            await replies.engine.memory()  # comes after the removals
             assert [0, 1, 2] == sorted(device.removed)
 
     scenario(work)
@@ -370,7 +397,7 @@ def test_a_slot_is_not_written_while_a_row_that_was_given_up_uses_it(store: Path
             make_adapter(store, seed=2)
             (result,) = await replies.registry.reload()
             assert "loaded" == result.status and [0] == device.removed
-            device.going.set()
+            assert device.did.index("remove") < device.did.index("free")
 
     scenario(work)
 
@@ -389,7 +416,7 @@ def test_an_engine_that_fails_fails_the_request_and_nothing_stays(store: Path) -
             assert 0 == replies.in_flight and 0 == replies.registry.describe_one("jo")["in_flight"]
             with pytest.raises(NotReady):
                 await replies.reply(request())
-            assert replies.prompt(request())["ids"]  # a prompt needs no engine
+            assert (await replies.prompt(request()))["ids"]  # a prompt needs no engine
 
     scenario(work)
 

@@ -20,6 +20,9 @@ EVERY = {
     "rows": ("--rows", "SAMEVOICE_ROWS", "1", 1),
     "waiting": ("--waiting", "SAMEVOICE_WAITING", "10000", 10_000),
     "deadline_s": ("--deadline", "SAMEVOICE_DEADLINE", "1.5", 1.5),
+    "context": ("--context", "SAMEVOICE_CONTEXT", "1000000", 1_000_000),
+    "prefix_cache_mb": ("--prefix-cache-mb", "SAMEVOICE_PREFIX_CACHE_MB", "0", 0),
+    "memory_gb": ("--memory-gb", "SAMEVOICE_MEMORY_GB", "0.5", 0.5),
 }
 
 
@@ -57,7 +60,7 @@ def test_the_command_line_wins_over_the_environment(name: str) -> None:
     """Where both speak, the command line is heard."""
     option, variable, written, value = EVERY[name]
 
-    assert value == getattr(read_settings([option, written], {variable: "7"}), name)
+    assert value == getattr(read_settings([option, written], {variable: "77"}), name)
 
 
 def test_no_auth_means_no_token() -> None:
@@ -70,6 +73,9 @@ WRONG = [
     ["--slots", "0"], ["--slots", "257"], ["--slots", "many"], ["--rank", "0"], ["--rank", "257"],
     ["--rows", "0"], ["--rows", "-3"], ["--waiting", "0"], ["--waiting", "10001"],
     ["--deadline", "soon"], ["--deadline", "0"], ["--deadline", "-1"], ["--deadline", "nan"], ["--deadline", "inf"],
+    ["--context", "63"], ["--context", "1000001"], ["--context", "4e3"], ["--prefix-cache-mb", "-1"],
+    ["--prefix-cache-mb", "1000001"], ["--prefix-cache-mb", "0.5"], ["--memory-gb", "0"], ["--memory-gb", "-2"],
+    ["--memory-gb", "nan"], ["--memory-gb", "inf"], ["--memory-gb", "all"],
     ["--no-auth", "--token-file", "x"], ["--unknown"], ["jo"], ["--model"],
 ]  # fmt: skip
 
@@ -85,13 +91,25 @@ def test_wrong_usage_ends_with_code_2(arguments: list[str], capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("SAMEVOICE_PORT", "x"), ("SAMEVOICE_SLOTS", "0"), ("SAMEVOICE_DEADLINE", "nan")]
-)
+    ("variable", "value"),
+    [
+        ("SAMEVOICE_PORT", "x"), ("SAMEVOICE_SLOTS", "0"), ("SAMEVOICE_DEADLINE", "nan"), ("SAMEVOICE_CONTEXT", "1"),
+        ("SAMEVOICE_MEMORY_GB", ""),
+    ],
+)  # fmt: skip
 def test_a_wrong_environment_ends_with_code_2(variable: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A variable is checked as its option is."""
     with pytest.raises(SystemExit) as ended:
         read_settings([], {variable: value})
     assert 2 == ended.value.code
+
+
+def test_wrong_usage_names_the_option_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option of several words is named with its hyphens."""
+    with pytest.raises(SystemExit):
+        read_settings(["--prefix-cache-mb", "-1"], {})
+
+    assert "--prefix-cache-mb must be between 0 and 1000000" in capsys.readouterr().err
 
 
 def test_settings_are_printed_as_resolved() -> None:

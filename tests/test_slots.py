@@ -2,8 +2,8 @@
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.utils import load_adapters
 from safetensors.numpy import save
 
-from base_model.load import load_base, projections
+from base_model.load import linear_size, load_base, projections, vocabulary_head
 from prompt_format.manifest import CONFIG, WEIGHTS
-from service.slots import BASE_SLOT, Route, RoutedLinear, RoutedModel, RowTag, slot_bytes
+from service.slots import BASE_SLOT, DENSE, FIRST_RANK, Route, RoutedLinear, RoutedModel, slot_bytes
 from tests.fakes import facts, make_candidate, make_weights
 from tests.tiny import tiny_model
 from training.publish import Candidate
@@ -50,110 +50,130 @@ def fill(
     shapes = projections_of(model)
     modules = modules or list(shapes)
     weights = make_weights(rank, modules, seed, shapes, 0.3, kind)
-    model.write(slot, save(weights), 2.0, modules, kind == "dora")
+    write(model, slot, save(weights), 2.0, modules, kind == "dora")
     return weights
 
 
+def write(model: RoutedModel, *what: Any) -> None:
+    """Every piece of it."""
+    for _ in model.write(*what):
+        pass
+
+
 def projections_of(model: RoutedModel) -> dict[str, tuple[int, int]]:
-    return {path: (layer.a.shape[1], layer.b.shape[2]) for path, layer in model.routed.items()}
+    return {path: linear_size(layer.linear) for path, layer in model.routed.items()}
 
 
 def logits(model: RoutedModel, rows: Sequence[tuple[int, Sequence[int]]]) -> mx.array:
     """The last logits of *rows* of (slot, ids of equal length), run together."""
-    cache = [*nn_cache(model), RowTag(slot for slot, _ in rows)]
-    return model(mx.array([list(ids) for _, ids in rows]), cache)[:, -1]
-
-
-def nn_cache(model: RoutedModel) -> list[Any]:
-    return model.make_cache()[:-1]
-
-
-# -- row tags
-
-
-def test_tags_follow_their_rows() -> None:
-    """Merging, extending, filtering and extracting tags is what mlx-lm does to the rows of a cache."""
-    tag = RowTag.merge([RowTag([1]), RowTag([2, 3])])
-    assert [1, 2, 3] == tag.slots
-    tag.extend(RowTag([4]))
-    tag.filter([0, 2, 3])
-    assert [1, 3, 4] == tag.slots
-    tag.filter(mx.array([2, 0]))
-    assert [4, 1] == tag.slots
-    assert [1] == tag.extract(1).slots
-    tag.filter([])
-    assert [] == tag.slots
-
-
-def test_a_tag_costs_nothing() -> None:
-    """A tag has no bytes and no state, can be trimmed to any length, and needs no preparation."""
-    tag = RowTag([1, 2])
-    tag.prepare(left_padding=[0, 1], lengths=[3, 2])
-    tag.finalize()
-
-    assert (0, [], True, 5, [1, 2]) == (tag.nbytes, tag.state, tag.is_trimmable(), tag.trim(5), tag.slots)
-
-
-def test_extending_leaves_the_other_alone() -> None:
-    """Two batches that are joined share no list."""
-    one, other = RowTag([1]), RowTag([2])
-    one.extend(other)
-    one.filter([0])
-
-    assert ([1], [2]) == (one.slots, other.slots)
+    return model.last_logits(mx.array([list(ids) for _, ids in rows]), model.make_cache(), [slot for slot, _ in rows])
 
 
 # -- one layer
 
 
+Factors = dict[int, tuple[mx.array, mx.array]]
+FAR = DENSE // 4 + 1  # a slot so far from the first that rows of both are not multiplied as one
+
+
+@dataclass
+class Layer:
+    """A routed layer with some slots filled.
+
+    Attributes:
+        linear: The one inside.
+        factors: What was put in, by slot.
+    """
+
+    routed: RoutedLinear
+    route: Route
+    linear: Any
+    factors: Factors
+
+    def expected(self, x: mx.array, slot: int) -> mx.array:
+        """For *x* (tokens, inputs)."""
+        y: mx.array = self.linear(x)
+        if slot in self.factors:
+            a, b = self.factors[slot]
+            y = y + x @ a @ b
+        return y
+
+
 @pytest.fixture
-def layer() -> tuple[RoutedLinear, Route, Any]:
-    """A routed layer with slots 1 and 2 filled, its route, and the linear layer inside."""
+def layer() -> Layer:
+    """Its slots 1, 2 and a far one are filled, of lower rank than there is room for; the others are empty."""
     mx.random.seed(0)
-    linear, route = nn.Linear(6, 5), Route()
-    layer = RoutedLinear(linear, 3, 4, route)
-    layer.a[1:], layer.b[1:] = mx.random.normal((2, 6, 4)), mx.random.normal((2, 4, 5))
-    return layer, route, linear
+    linear, route = nn.Linear(6, 5), Route(4)
+    routed = RoutedLinear(linear, FAR + 1, route)
+    factors = {slot: (mx.random.normal((6, 3)), mx.random.normal((3, 5))) for slot in (1, 2, FAR)}
+    for slot, (a, b) in factors.items():
+        routed.fill(slot, a, b)
+    return Layer(routed, route, linear, factors)
 
 
-def test_a_row_of_the_base_is_untouched(layer: tuple[RoutedLinear, Route, Any]) -> None:
+@pytest.mark.parametrize("others", [(1, 2), (1, FAR)])
+def test_a_row_of_the_base_is_untouched(layer: Layer, others: tuple[int, int]) -> None:
     """Alone or beside rows of adapters, a row of slot 0 is bit for bit what the base gives."""
-    wrapped, route, linear = layer
     x = mx.random.normal((3, 2, 6))
-    route.use([BASE_SLOT])
-    assert mx.array_equal(linear(x), wrapped(x))
-    route.use([0, 1, 2])
-    assert mx.array_equal(linear(x)[0], wrapped(x)[0])
+    layer.route.use([BASE_SLOT])
+    assert mx.array_equal(layer.linear(x), layer.routed(x))
+    layer.route.use([0, *others])
+    assert mx.array_equal(layer.linear(x)[0], layer.routed(x)[0])
 
 
-def test_a_row_of_a_slot_gets_its_low_rank_product(layer: tuple[RoutedLinear, Route, Any]) -> None:
-    """Each row of a mixed batch is the base plus x A B of its own slot, the same as alone."""
-    wrapped, route, linear = layer
-    x = mx.random.normal((4, 2, 6))
-    slots = [2, 0, 1, 2]
-    route.use(slots)
-    together = wrapped(x)
+@pytest.mark.parametrize("slots", [(2, 0, 1, 2), (2, 1, 2, 1), (FAR, 0, 1, 3), (FAR, FAR, FAR, FAR), (1,), (FAR,)])
+def test_a_row_of_a_slot_gets_its_low_rank_product(layer: Layer, slots: tuple[int, ...]) -> None:
+    """Each row of a batch is the base plus x A B of its own slot, whichever way the products are made."""
+    x = mx.random.normal((len(slots), 2, 6))
+    layer.route.use(slots)
+    together = layer.routed(x)
     for row, slot in enumerate(slots):
-        expected = linear(x[row]) + x[row] @ wrapped.a[slot] @ wrapped.b[slot]
-        assert mx.allclose(expected, together[row], atol=1e-5)
-        route.use([slot])
-        assert mx.allclose(together[row], wrapped(x[row : row + 1])[0], atol=1e-5)
+        assert mx.allclose(layer.expected(x[row], slot), together[row], atol=1e-5)
+        layer.route.use([slot])
+        assert mx.allclose(together[row], layer.routed(x[row : row + 1])[0], atol=1e-5)
 
 
-def test_rows_without_tags_are_an_error(layer: tuple[RoutedLinear, Route, Any]) -> None:
-    """A pass with other rows than its tags stops, where a product would have broadcast in silence."""
-    wrapped, route, _ = layer
-    route.use([1, 2])
+@pytest.mark.parametrize("slots", [(1, 2), (1, FAR)])
+def test_rows_without_slots_are_an_error(layer: Layer, slots: tuple[int, int]) -> None:
+    """A pass with other rows than its slots stops, where a product would have broadcast in silence."""
+    layer.route.use(slots)
     with pytest.raises(AssertionError, match="other rows"):
-        wrapped(mx.zeros((3, 2, 6)))
+        layer.routed(mx.zeros((3, 2, 6)))
+
+
+@pytest.mark.parametrize("slots", [(1, 3), (1, 3, FAR)])
+@pytest.mark.parametrize("part", ["a", "b"])
+def test_what_overflows_in_a_slot_stays_there(layer: Layer, slots: tuple[int, ...], part: str) -> None:
+    """Factors that no product can hold do not reach rows of the slots around them."""
+    a, b = layer.factors[2]
+    layer.routed.fill(2, a * 3e38 if part == "a" else a, b * 3e38 if part == "b" else b)
+    x = mx.random.normal((len(slots), 2, 6))
+    layer.route.use(slots)
+    found = layer.routed(x)
+
+    for row, slot in enumerate(slots):
+        assert mx.allclose(layer.expected(x[row], slot), found[row], atol=1e-5)
+
+
+def test_what_was_put_in_a_slot_leaves_with_the_next(layer: Layer) -> None:
+    """Rows that were written before do not keep it, alone or in a mixed batch."""
+    x = mx.random.normal((2, 2, 6))
+    for slots in ((1, 1), (1, 2)):
+        layer.route.use(slots)
+        mx.eval(layer.routed(x))
+    layer.factors[1] = (mx.random.normal((6, 1)), mx.random.normal((1, 5)))
+    layer.routed.fill(1, *layer.factors[1])
+    for slots in ((1, 1), (1, 2)):
+        layer.route.use(slots)
+        assert mx.allclose(layer.expected(x[0], 1), layer.routed(x)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
 def test_a_layer_keeps_the_base_s_type(dtype: Any) -> None:
     """Slots are float32 whatever the base is, and the output has the base's type."""
-    linear, route = nn.Linear(6, 5), Route()
+    linear, route = nn.Linear(6, 5), Route(4)
     linear.set_dtype(dtype)
-    wrapped = RoutedLinear(linear, 2, 4, route)
+    wrapped = RoutedLinear(linear, 2, route)
     x = mx.ones((2, 1, 6), dtype)
     for slots in ([0], [1], [0, 1]):
         route.use(slots)
@@ -164,13 +184,14 @@ def test_a_layer_keeps_the_base_s_type(dtype: Any) -> None:
 def test_a_quantised_layer_can_be_routed() -> None:
     """The sizes of a quantised layer are those of the layer it was."""
     mx.random.seed(0)
-    linear, route = nn.Linear(64, 32).to_quantized(32, 4), Route()
-    wrapped = RoutedLinear(linear, 2, 4, route)
-    wrapped.a[1], wrapped.b[1] = mx.random.normal((64, 4)), mx.random.normal((4, 32))
+    linear, route = nn.Linear(64, 32).to_quantized(32, 4), Route(4)
+    wrapped = RoutedLinear(linear, 2, route)
+    a, b = mx.random.normal((64, 4)), mx.random.normal((4, 32))
+    wrapped.fill(1, a, b)
     x = mx.random.normal((1, 3, 64))
     route.use([1])
 
-    assert mx.allclose(linear(x) + x @ wrapped.a[1] @ wrapped.b[1], wrapped(x), atol=1e-3)
+    assert mx.allclose(linear(x) + x @ a @ b, wrapped(x), atol=1e-3)
 
 
 # -- one layer with a DoRA
@@ -181,8 +202,8 @@ def a_dora(linear: Any) -> tuple[RoutedLinear, Route, Any]:
     theirs = DoRALinear.from_base(linear, r=3, scale=2.5)
     theirs.lora_b = mx.random.normal(theirs.lora_b.shape)
     theirs.m = theirs.m * mx.random.uniform(0.5, 2, theirs.m.shape)
-    route = Route()
-    layer = RoutedLinear(linear, 3, 4, route)
+    route = Route(4)
+    layer = RoutedLinear(linear, 3, route)
     layer.fill(1, mx.random.normal(theirs.lora_a.shape), mx.random.normal(theirs.lora_b.shape))
     layer.fill(2, theirs.lora_a, theirs.scale * theirs.lora_b, theirs.m)
     route.dora.add(2)
@@ -225,7 +246,7 @@ def test_a_dora_on_bits_that_mlx_lms_layer_cannot_take_is_served(bits: int) -> N
     plain.weight = mx.dequantize(linear.weight, linear.scales, linear.biases, linear.group_size, bits)
     plain.bias = linear.bias
     wrapped, route, theirs = a_dora(plain)
-    layer = RoutedLinear(linear, 3, 4, route)
+    layer = RoutedLinear(linear, 3, route)
     layer.fill(2, theirs.lora_a, theirs.scale * theirs.lora_b, theirs.m)
     x = mx.random.normal((2, 5, 64))
     route.use([2])
@@ -253,8 +274,8 @@ def test_a_dora_that_changes_nothing_is_the_base_to_the_bit(bits: int | None) ->
     """With B zero and m the lengths of the base, as training begins: what a probe compares."""
     linear = of_size(bits, True)
     fresh = DoRALinear.from_base(linear, r=4)
-    route = Route()
-    wrapped = RoutedLinear(linear, 2, 4, route)
+    route = Route(4)
+    wrapped = RoutedLinear(linear, 2, route)
     wrapped.fill(1, fresh.lora_a, fresh.lora_b, fresh.m)
     route.dora.add(1)
     route.use([1])
@@ -290,8 +311,11 @@ def test_every_linear_layer_of_the_blocks_is_routed(folder: Path) -> None:
 
 
 def test_a_routed_model_is_the_base_where_no_slot_is_used(folder: Path) -> None:
-    """With slots filled, rows of the base have bit for bit the logits of the plain model."""
-    plain = load_base(str(folder)).model(mx.array([IDS, IDS[::-1]]))[:, -1]
+    """With slots filled, rows of the base have bit for bit the logits of the plain model's last hidden states."""
+    base = loaded(folder)
+    head = vocabulary_head(base)
+    assert head is not None
+    plain = head(base.model(mx.array([IDS, IDS[::-1]]))[:, -1:])[:, -1]
     model = routed(folder)
     fill(model, 2, 8, seed=1)
 
@@ -349,8 +373,8 @@ def test_half_precision_weights_are_written_as_float32(folder: Path, dtype: str,
     buffer = io.BytesIO()
     mx.save_safetensors(buffer, rounded)
     widened = save({name: np.array(value.astype(mx.float32)) for name, value in rounded.items()})
-    model.write(1, buffer.getvalue(), 1.5, list(shapes), kind == "dora")
-    wide.write(1, widened, 1.5, list(shapes), kind == "dora")
+    write(model, 1, buffer.getvalue(), 1.5, list(shapes), kind == "dora")
+    write(wide, 1, widened, 1.5, list(shapes), kind == "dora")
 
     assert mx.array_equal(logits(wide, [(1, IDS)]), logits(model, [(1, IDS)]))
 
@@ -369,6 +393,11 @@ def greedy(model: Callable[..., mx.array], cache: list[Any], rows: int, steps: i
         all_logits.append(model(tokens[-1], cache=cache)[:, -1])
         tokens.append(mx.argmax(all_logits[-1], axis=-1)[:, None])
     return mx.concatenate(tokens[1:], axis=1), mx.stack(all_logits, axis=1)
+
+
+def under(model: RoutedModel, slots: Sequence[int]) -> Callable[..., mx.array]:
+    """*model* as mlx-lm would call it, its rows each under their slot: logits (rows, 1, vocabulary)."""
+    return lambda tokens, cache: model.last_logits(tokens, cache, slots)[:, None]
 
 
 def through_mlx_lm(model: Any, made: Candidate, folder: Path) -> Any:
@@ -396,10 +425,10 @@ def test_rows_of_a_mixed_batch_are_what_mlx_lm_gives_each_alone(folder: Path, bi
     plain = {0: loaded(folder, bits)}
     for slot, chosen in what.items():
         made = make_candidate(base=base, seed=slot, **chosen)
-        model.write(slot, made.weights, made.lora.scale, made.lora.modules, made.lora.type == "dora")
+        write(model, slot, made.weights, made.lora.scale, made.lora.modules, made.lora.type == "dora")
         plain[slot] = through_mlx_lm(loaded(folder, bits), made, tmp_path / str(slot))
     slots = [3, 0, 1, 2, 1]
-    tokens, found = greedy(model, [*nn_cache(model), RowTag(slots)], len(slots))
+    tokens, found = greedy(under(model, slots), model.make_cache(), len(slots))
 
     for row, slot in enumerate(slots):
         expected_tokens, expected = greedy(plain[slot], make_prompt_cache(plain[slot]), 1)
@@ -436,21 +465,60 @@ def test_a_smaller_dora_leaves_nothing_of_the_one_before(folder: Path) -> None:
     assert (gains(model, 1) == 1).all() and not model.route.dora
 
 
-def test_the_probe_looks_at_one_slot(folder: Path) -> None:
-    """The logits of a probe are those of a reply's first token in that slot."""
+def test_a_prompt_can_be_fed_in_pieces(folder: Path) -> None:
+    """Fed without logits, its last token then gives those of the whole prompt."""
     model = routed(folder)
     fill(model, 2, 4, seed=1)
+    cache = model.make_cache()
+    model.feed(mx.array([IDS[:2]]), cache, 2)
+    model.feed(mx.array([IDS[2:-1]]), cache, 2)
 
-    for slot in (0, 2):
-        expected = logits(model, [(slot, IDS)])[0, :7].tolist()
-        assert np.allclose(expected, model.logits_after(IDS, slot, 7), atol=1e-4)
+    assert mx.allclose(logits(model, [(2, IDS)]), model.last_logits(mx.array([IDS[-1:]]), cache, [2]), atol=1e-4)
 
 
-def test_a_cache_ends_with_its_tag(folder: Path) -> None:
-    """A row's cache has one entry a block, and the tag of its slot behind them."""
-    model = routed(folder)
-    cache = model.make_cache(3)
+# -- rank
 
-    assert len(model.layers) + 1 == len(cache)
-    assert [3] == cache[-1].slots
-    assert [BASE_SLOT] == model.make_cache()[-1].slots
+
+def test_slots_grow_when_an_adapter_needs_it(folder: Path) -> None:
+    """They begin at a small rank, whatever the limit; what stands in other slots stays to the bit."""
+    model, high = routed(folder, rank=32), routed(folder, rank=32)
+    small = slots_of(model)
+    fill(model, 1, FIRST_RANK, seed=1)
+    before = logits(model, [(1, IDS)])
+    assert small == slots_of(model)
+    for each in (model, high):
+        fill(each, 2, 20, seed=2, kind="dora")
+
+    assert slots_of(model) > 2 * small
+    assert mx.array_equal(before, logits(model, [(1, IDS)]))
+    assert mx.array_equal(logits(high, [(2, IDS)]), logits(model, [(2, IDS)]))
+    together = logits(model, [(2, IDS), (0, IDS), (1, IDS)])
+    alone = [logits(model, [(slot, IDS)])[0] for slot in (2, 0, 1)]
+    assert mx.allclose(mx.stack(alone), together, atol=1e-4)
+
+
+def slots_of(model: RoutedModel) -> int:
+    """Bytes of all factors."""
+    return sum(layer.a.nbytes + layer.b.nbytes for layer in model.routed.values())
+
+
+def test_rows_can_be_written_between_the_pieces_of_an_adapter(folder: Path) -> None:
+    """Whatever of it is there already, rows of other slots are as before; at the end it is whole."""
+    model, fresh = routed(folder, rank=32), routed(folder, rank=32)
+    fill(model, 1, 4, seed=1)
+    rows = [(1, IDS), (0, IDS), (3, IDS)]
+    before = logits(model, rows)
+    shapes = projections_of(model)
+    weights = make_weights(20, list(shapes), 2, shapes, 0.3, "dora")
+    for _ in slowly(model, 2, save(weights), 2.0, list(shapes), True):
+        assert mx.allclose(before, logits(model, rows), atol=1e-4)
+    write(fresh, 2, save(weights), 2.0, list(shapes), True)
+
+    assert mx.array_equal(logits(fresh, [(2, IDS)]), logits(model, [(2, IDS)]))
+
+
+def slowly(model: RoutedModel, *what: Any) -> Iterator[None]:
+    """The pieces, however few they were: one more before the first and one after the last."""
+    yield
+    yield from model.write(*what)
+    yield

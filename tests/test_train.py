@@ -7,7 +7,6 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from prompt_format.adapter_check import CheckedAdapter, check_adapter
 from prompt_format.adapter_store import current, generations, read_generation
 from prompt_format.chat_template import ChatTemplate
 from prompt_format.probe import PROBE_LOGITS, PROBE_TOLERANCE, probe_prompt
-from service.mlx_device import MlxDevice
 from service.slots import RoutedModel
+from tests.exact import OnThread
 from tests.tiny import files_in, tiny_dataset, tiny_model
 from training.again import evaluate_again
 from training.config import TrainConfig, parse_config
@@ -225,21 +224,21 @@ def test_what_is_published_of_a_dora_passes_the_services_checks(made: Path, dora
 def test_the_probe_of_a_dora_is_found_again_in_a_slot(made: Path, dora: CheckedAdapter) -> None:
     """The service's slot gives the first logits that the trainer computed, and the base gives others."""
     routed = RoutedModel(load_base(str(made / "model")).model, 2, dora.rank)
-    routed.write(1, dora.weights, dora.scale, dora.modules, dora.dora)
-    ids = probe_prompt(dora.format)
+    for _ in routed.write(1, dora.weights, dora.scale, dora.modules, dora.dora):
+        pass
+    ids = mx.array([probe_prompt(dora.format)])
+    base, worn = (routed.last_logits(ids, routed.make_cache(), [slot])[0, :PROBE_LOGITS].tolist() for slot in (0, 1))
 
-    assert dora.manifest.probe == pytest.approx(routed.logits_after(ids, 1, PROBE_LOGITS), abs=PROBE_TOLERANCE / 100)
-    assert dora.manifest.probe != pytest.approx(routed.logits_after(ids, 0, PROBE_LOGITS), abs=PROBE_TOLERANCE)
+    assert dora.manifest.probe == pytest.approx(worn, abs=PROBE_TOLERANCE / 100)
+    assert dora.manifest.probe != pytest.approx(base, abs=PROBE_TOLERANCE)
 
 
 def test_the_service_stages_a_dora(made: Path, dora: CheckedAdapter) -> None:
     """Its own probe agrees with the trainer's; taken for a LoRA, the same weights are refused."""
-    with ThreadPoolExecutor(1) as thread:
-        device = thread.submit(MlxDevice, str(made / "model"), 2, dora.rank, 1).result()
-        thread.submit(device.stage, 1, dora).result()
+    with OnThread(made / "model", 2, dora.rank) as device:
+        device.stage(1, dora)
         with pytest.raises(AdapterRefused) as refusal:
-            thread.submit(device.stage, 2, replace(dora, dora=False)).result()
-        thread.submit(device.close).result()
+            device.stage(2, replace(dora, dora=False))
 
     assert "probe_disagrees" == refusal.value.code
 

@@ -1,0 +1,29 @@
+"""How much of a prompt is fed at once: as much as those who are being answered can wait for."""
+
+from dataclasses import dataclass
+
+STALL_S = 0.1  # how long a row may wait between two of its tokens for somebody else's prompt
+LEAST, MOST = 32, 512  # fewer tokens cost nearly as much; and one chunk is the grain of a cancellation
+
+
+@dataclass
+class Pace:
+    """Learns from each chunk what a token costs.
+
+    Attributes:
+        least: What a chunk costs at least, in tokens.
+    """
+
+    seconds_a_token: float = STALL_S / LEAST  # nothing is known yet: begin with little
+    least: int = LEAST
+
+    def tokens(self, others_wait: bool) -> int:
+        """How many prompt tokens may be fed before the next step."""
+        if not others_wait:
+            return MOST
+        return int(min(MOST, max(LEAST, STALL_S / self.seconds_a_token)))
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """A chunk of *tokens* took so long. Of the last chunks the newest counts most; short ones say little."""
+        if tokens >= self.least:
+            self.seconds_a_token += 0.3 * (seconds / tokens - self.seconds_a_token)
