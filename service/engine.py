@@ -128,7 +128,7 @@ class Device(Protocol):
 
     facts: BaseFacts
 
-    def begin(self, job: Job) -> Feeding: ...
+    def begin(self, job: Job, alone: bool) -> Feeding: ...
     def feed(self, feeding: Feeding, tokens: int) -> None: ...
     def step(self) -> list[Token]: ...
     def remove(self, keys: Sequence[int]) -> None: ...
@@ -136,6 +136,7 @@ class Device(Protocol):
     def free(self, slot: int) -> None: ...
     def hottest(self, slot: int) -> list[Prefix]: ...
     def memory(self) -> int: ...
+    def rest(self) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -212,6 +213,7 @@ class Engine:
         self._calls: deque[_Call] = deque()
         self._left: list[_Asked] = []
         self._pace = Pace()
+        self._resting = False  # whether the device has left something for when nobody waits
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._opened: Future[BaseFacts] = Future()
         self._gate = threading.Lock()  # what is put in before failure or stop is answered, what comes later refused
@@ -317,9 +319,8 @@ class Engine:
     def _take_in(self) -> bool:
         """Take in what has come; wait when there is nothing to do. False when told to stop."""
         while True:
-            idle = not (self._calls or self._left or self._writing or self._fed or len(self._waiting))
             try:
-                item = self._inbox.get(block=idle)
+                item = self._inbox.get(block=self._idle and not self._resting)
             except queue.Empty:
                 return True
             if item is None:
@@ -331,8 +332,18 @@ class Engine:
             else:
                 self._calls.append(item)
 
+    @property
+    def _idle(self) -> bool:
+        return not (self._calls or self._left or self._writing or self._fed or len(self._waiting))
+
     def _turn(self, device: Device) -> None:
-        """A piece of a command, a chunk of prompts, a step with all rows; before that, who has left goes."""
+        """A piece of a command, a chunk of prompts, a step with all rows; before that, who has left goes.
+
+        With none of these, a piece of what the device has left for later.
+        """
+        if self._idle:
+            self._resting = device.rest()
+            return
         while self._left:
             self._drop(device, self._left.pop())
         if self._calls and self._calls[0].go_on(device):
@@ -365,7 +376,7 @@ class Engine:
     def _begin(self, device: Device) -> _Asked:
         self._fed = asked = self._waiting.take()  # before it can fail: it must be found then
         asked.begun_at = time.monotonic()
-        asked.feeding = device.begin(asked.job)
+        asked.feeding = device.begin(asked.job, alone=not self._writing and not len(self._waiting))
         asked.written.cached_tokens = asked.feeding.cached
         return asked
 
@@ -399,6 +410,7 @@ class Engine:
         written.queued_s = asked.begun_at - asked.put_at
         written.prefill_s = asked.first_at - asked.begun_at
         written.decode_s = time.monotonic() - asked.first_at
+        self._resting = True
         _settle(asked.future, written)
 
     def _drop(self, device: Device, asked: _Asked) -> None:

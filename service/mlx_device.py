@@ -5,8 +5,9 @@ Made, used and closed on the engine thread alone: MLX streams belong to the thre
 
 import copy
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -28,6 +29,7 @@ from service.sampling import Chooser
 from service.slots import BASE_SLOT, RoutedModel, slot_bytes
 
 HOTTEST = 4  # how many prompts of the old generation are computed anew for the next one
+LATER = 8  # prompts whose places are computed when nobody waits
 NEAR = 8  # a place to keep that is so few tokens behind one already kept is not worth a pass of its own
 BASE_PROBES = 64  # contracts whose probe the base's answer is remembered for
 CHUNK = 32  # tokens of the probe's prompt that are fed between two steps of rows that are being written
@@ -35,12 +37,19 @@ CHUNK = 32  # tokens of the probe's prompt that are fed between two steps of row
 
 @dataclass
 class _Prompt:
-    """A prompt being fed: what *cache* holds of it are its first *at* tokens; the first *kept* are known already."""
+    """A prompt being fed.
+
+    Attributes:
+        at: How many of its tokens *cache* holds.
+        kept: How many the prefix cache knows.
+        marks: Where to stop and keep on the way, where states cannot be cut.
+    """
 
     job: Job
     cache: RowCache
     at: int
     kept: int
+    marks: tuple[int, ...]
 
 
 class MlxDevice:
@@ -79,11 +88,21 @@ class MlxDevice:
         self._can_cut = all(part.is_trimmable() and not hasattr(part, "max_size") for part in self._model.make_cache())
         self._base_probes: dict[tuple[int, ...], list[float]] = {}
         self._keys = count()
+        self._later: deque[Job] = deque(maxlen=LATER)
+        self._resting: Feeding | None = None
 
-    def begin(self, job: Job) -> Feeding:
-        """A prompt that is to be fed, as far as the prefix cache knows it."""
+    def begin(self, job: Job, alone: bool = False) -> Feeding:
+        """A prompt that is to be fed, as far as the prefix cache does not know it.
+
+        Args:
+            alone: Nobody else waits or is being answered. Then stopping at the places that the prefix cache keeps, a
+                pass each, is left for when the reply has been written.
+        """
         cache, cached = self._prefixes.find(job.slot, job.ids)
-        prompt = _Prompt(job, cache or self._model.make_cache(), cached, cached)
+        later = alone and bool(job.seeds)
+        prompt = _Prompt(job, cache or self._model.make_cache(), cached, cached, () if later else job.marks)
+        if later and not self._can_cut and job.marks and job.marks[-1] >= cached + NEAR:
+            self._later.append(replace(job, ids=job.ids[: job.marks[-1]], seeds=()))
         return Feeding([next(self._keys) for _ in job.seeds], cached, len(job.ids) - cached, prompt)
 
     def feed(self, feeding: Feeding, tokens: int) -> None:
@@ -98,8 +117,18 @@ class MlxDevice:
                 chunk = mx.array([prompt.job.ids[prompt.at : place]])
                 self._model.feed(chunk, prompt.cache, prompt.job.slot)
                 prompt.at = place
-                if place < end or not feeding.left or place in prompt.job.marks:
+                if place < end or not feeding.left or place in prompt.marks:
                     self._keep(prompt)
+
+    def rest(self) -> bool:
+        """A piece of what was left for when nobody waits; whether there is more."""
+        if self._resting is None and self._later:
+            self._resting = self.begin(self._later.pop())
+        if self._resting is not None:
+            self.feed(self._resting, min(CHUNK, self._resting.left))
+            if not self._resting.left:
+                self._resting = None
+        return self._resting is not None or bool(self._later)
 
     def step(self) -> list[Token]:
         """One token of each row."""
@@ -120,7 +149,7 @@ class MlxDevice:
                 f"rank {adapter.rank} is above this service's {self.facts.rank}: start it with --rank {adapter.rank}",
                 code="config_invalid",
             )
-        self._prefixes.drop(slot)
+        self._forget(slot)
         for _ in self._model.write(slot, adapter.weights, adapter.scale, adapter.modules, adapter.dora):
             yield "stage"
         yield "stage"
@@ -137,14 +166,14 @@ class MlxDevice:
             self._check_probe(found, ids, adapter)
         except AdapterRefused:
             self._model.clear(slot)
-            self._prefixes.drop(slot)
+            self._forget(slot)
             raise
         mx.clear_cache()
         yield "probe"
 
     def free(self, slot: int) -> None:
         """Nobody uses *slot* any more. Its weights stay until the next ones come."""
-        self._prefixes.drop(slot)
+        self._forget(slot)
         mx.clear_cache()
 
     def hottest(self, slot: int) -> list[Prefix]:
@@ -162,10 +191,17 @@ class MlxDevice:
 
     # -- prompts
 
+    def _forget(self, slot: int) -> None:
+        """Nothing computed in *slot* so far may be used, and nothing begun there may go on."""
+        self._prefixes.drop(slot)
+        self._later = deque((job for job in self._later if job.slot != slot), maxlen=LATER)
+        if self._resting is not None and self._resting.state.job.slot == slot:
+            self._resting = None
+
     def _places(self, prompt: _Prompt, end: int) -> list[int]:
         """Where to stop on the way to *end*: at each mark that is worth keeping apart, where states cannot be cut."""
         places, kept = [], prompt.kept
-        for mark in () if self._can_cut else prompt.job.marks:
+        for mark in () if self._can_cut else prompt.marks:
             if prompt.at < mark < end and mark - kept >= NEAR:
                 places.append(mark)
                 kept = mark

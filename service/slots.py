@@ -31,24 +31,31 @@ class Route:
         only: The slot of all rows, where they share one.
         slots: (rows,) int32, the slot of each.
         low, top, span: The lowest of them, and one more than the highest; the two together.
-        mask: What is not a row's own, where their slots are so few that all are multiplied at once; else None.
+        mask: Whether a column of the slots' product is a row's own, where they are so few that all are multiplied at
+            once; else None.
+        zeros: As many as the mask has places.
         scaled: Whether a row uses a DoRA.
     """
 
     def __init__(self, rank: int) -> None:
         self.rank = rank  # of every slot
         self.dora: set[int] = set()  # the slots that hold a DoRA
+        self._used: tuple[tuple[int, ...], int] | None = None
         self.use([BASE_SLOT])
 
     def use(self, slots: Sequence[int]) -> None:
         """The next forward pass has these *slots*, one a row."""
         self.rows = tuple(slots)
-        self.only = self.rows[0] if len(set(self.rows)) == 1 else None
         self.scaled = not self.dora.isdisjoint(self.rows)
+        if (self.rows, self.rank) == self._used:
+            return  # as in the step before
+        self._used = self.rows, self.rank
+        self.only = self.rows[0] if len(set(self.rows)) == 1 else None
         if self.only is None:
             self.low, self.top = self.span = min(self.rows), max(self.rows) + 1
             self.slots = mx.array(self.rows, dtype=mx.int32)
             self.mask = self._mask() if (self.top - self.low) * self.rank <= DENSE else None
+            self.zeros = mx.zeros((len(self.rows), 1, (self.top - self.low) * self.rank))
 
     def _mask(self) -> mx.array:
         """(rows, 1, (top - low) * rank): whether a column is of the row's own slot."""
@@ -104,7 +111,7 @@ class RoutedLinear(nn.Module):
             raise AssertionError("a forward pass with other rows than its slots")
         if route.mask is not None:
             a, b = self._views.get(route.span) or self._view(route.span, route.low, route.top)
-            return mx.where(route.mask, x @ a, 0.0) @ b
+            return mx.where(route.mask, x @ a, route.zeros) @ b
         a, b = (each.reshape(-1, route.rank, each.shape[1]) for each in (self.a, self.b))
         z = mx.gather_mm(x, a.swapaxes(1, 2), rhs_indices=route.slots)
         return mx.gather_mm(z, b, rhs_indices=route.slots)

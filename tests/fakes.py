@@ -133,7 +133,7 @@ class FakeDevice:
         """The next rows write *texts*, whatever their slots hold."""
         self._scripts += [self.facts.template.encode_reply(text) for text in texts]
 
-    def begin(self, job: Job) -> Feeding:
+    def begin(self, job: Job, alone: bool = False) -> Feeding:
         self._maybe_raise("begin")
         self.did.append("begin")
         self.jobs.append(job)
@@ -197,6 +197,9 @@ class FakeDevice:
 
     def hottest(self, slot: int) -> list[Prefix]:
         return self.warm.get(slot, [])
+
+    def rest(self) -> bool:
+        return False
 
     def memory(self) -> int:
         return 1000 * len(self.slots)
