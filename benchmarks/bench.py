@@ -3,13 +3,14 @@
 train_speed    examples a second and memory of training, beside mlx-lm's own trainer
 train_quality  held-out loss after training, beside mlx-lm's own trainer
 memorisation   what an adapter gives back of its training rows: planted canaries
+serve_speed    reload, many clients and growing threads, beside mlx_lm.server; rows of many adapters
 scale          a history of a million messages: import and build
 """
 
 import subprocess
 import sys
 
-BENCHMARKS = ("train_speed", "train_quality", "memorisation", "scale")
+BENCHMARKS = ("train_speed", "train_quality", "memorisation", "serve_speed", "scale")
 
 
 def main() -> int:

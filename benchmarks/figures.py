@@ -1,4 +1,4 @@
-"""Figures as files: each says on what machine, with what versions and when it was measured; and bars to look at."""
+"""Figures as files: each says on what machine, with what versions and when it was measured; bars, lines to look at."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 FOLDER = Path("docs/figures")
 # Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind people.
@@ -30,6 +32,27 @@ class Panel:
     bars: dict[str, float]
     spread: dict[str, tuple[float, float]]
     begin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One set of lines.
+
+    Attributes:
+        across: What is along the horizontal axis.
+        lines: label -> (across, height) of its points.
+        log: Which axes are logarithmic: "", "x", "y" or "xy".
+        begin: Where the vertical axis begins; None is just below the lowest point.
+        left: The same of the horizontal one.
+    """
+
+    title: str
+    across: str
+    unit: str
+    lines: dict[str, tuple[Sequence[float], Sequence[float]]]
+    log: str = ""
+    begin: float | None = None
+    left: float | None = None
 
 
 def write_figures(name: str, figures: dict[str, Any]) -> Path:
@@ -69,6 +92,51 @@ def draw_bars(name: str, rows: Sequence[Sequence[Panel]], width: float = 3.0, fo
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=110)
     return path
+
+
+def draw_lines(name: str, graphs: Sequence[Graph], width: float = 4.2, folder: Path = FOLDER) -> Path:
+    """``docs/figures/<name>.png``: *graphs* beside each other, each *width* inches wide."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    figure = Figure(figsize=(width * len(graphs), 3.2), layout="constrained")
+    row = figure.subplots(1, len(graphs), squeeze=False)[0]
+    for axes, graph in zip(row, graphs, strict=True):
+        for number, (label, (across, height)) in enumerate(graph.lines.items()):
+            axes.plot(across, height, color=COLOURS[number % len(COLOURS)], label=label)
+        axes.set(title=graph.title, xlabel=graph.across, ylabel=graph.unit)
+        for letter, subs in (("x", (1, 2, 5)), ("y", (1,))):
+            if letter in graph.log:
+                axes.set(**{f"{letter}scale": "log"})
+                axis = getattr(axes, f"{letter}axis")
+                axis.set_major_locator(LogLocator(subs=subs))
+                axis.set_major_formatter(FormatStrFormatter("%g"))
+                axis.set_minor_formatter(NullFormatter())
+        if graph.begin is not None:
+            axes.set_ylim(bottom=graph.begin)
+        if graph.left is not None:
+            axes.set_xlim(left=graph.left)
+        axes.grid(alpha=0.3)
+        if len(graph.lines) > 1:
+            axes.legend()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def longer_than(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A line of how many take long: (each of *values*, the share of all that take at least as long)."""
+    ordered = sorted(values)
+    return ordered, [1 - number / len(ordered) for number in range(len(ordered))]
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """How many there are, the median, what one in a hundred exceeds, and the largest."""
+    if not values:
+        return {"count": 0}
+    p50, p99 = np.percentile(values, [50, 99]).tolist()
+    return {"count": len(values), "p50": round(p50, 3), "p99": round(p99, 3), "largest": round(max(values), 3)}
 
 
 def _processor() -> str:

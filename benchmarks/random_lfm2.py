@@ -32,13 +32,14 @@ LFM2_350M = {
 }
 
 
-def write_random_lfm2(folder: Path, tokenizer: Path, config: dict[str, object] = LFM2_350M, seed: int = 0) -> int:
+def write_random_lfm2(
+    folder: Path, tokenizer: Path, config: dict[str, object] = LFM2_350M, seed: int = 0, dtype: str = "bfloat16"
+) -> int:
     """Write a model into *folder*, with mlx's own random beginning of each layer; returns its number of parameters.
-
-    The weights are bfloat16, as published ones are.
 
     Args:
         tokenizer: A folder with the tokenizer to give it.
+        dtype: Of the weights, as mlx calls it; published ones are bfloat16.
     """
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -46,7 +47,7 @@ def write_random_lfm2(folder: Path, tokenizer: Path, config: dict[str, object] =
 
     mx.random.seed(seed)
     model = Model(ModelArgs.from_dict(config))
-    model.set_dtype(mx.bfloat16)
+    model.set_dtype(getattr(mx, dtype))
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(tree_flatten(model.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})

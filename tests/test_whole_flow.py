@@ -46,7 +46,7 @@ def messages(tmp_path: Path) -> Path:
 def client(tmp_path: Path) -> Iterator[TestClient]:
     """The service on an empty store, with the starter in memory."""
     settings = Settings(adapters=tmp_path / "adapters")
-    app = create_app(settings, Engine(lambda: MlxDevice(str(STARTER), slots=2, rank=16, rows=4)))
+    app = create_app(settings, Engine(lambda: MlxDevice(str(STARTER), slots=2, rank=16, prefix_bytes=2**26, rows=4)))
     with TestClient(with_doors(app, [HOST], None), base_url=f"http://{HOST}") as running:
         yield running
 
