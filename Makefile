@@ -38,7 +38,7 @@ check: setup ## lint, format, types
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 
-bench: setup ## training beside mlx-lm's own trainer, memorisation, a million messages; writes docs/figures
+bench: setup ## serving and training beside mlx-lm's own, memorisation, a million messages; writes docs/figures
 	$(PY) -m benchmarks.bench
 
 prove: setup ## reliability figures: kills, faults, overload, leaks; writes docs/figures

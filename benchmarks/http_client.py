@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse, RemoteDisconnected
 from types import TracebackType
 from typing import Any
 
@@ -94,11 +94,18 @@ class Client:
             response.read()  # the connection takes no other request before
 
     def _sent(self, path: str, body: dict[str, Any]) -> HTTPResponse:
-        self._connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        response = self._connection.getresponse()
+        try:
+            response = self._answered(path, body)
+        except (BrokenPipeError, ConnectionResetError, RemoteDisconnected):  # idle for so long that it was closed
+            self._connection.close()
+            response = self._answered(path, body)
         if response.status != 200:
             raise Refusal(path, response)
         return response
+
+    def _answered(self, path: str, body: dict[str, Any]) -> HTTPResponse:
+        self._connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        return self._connection.getresponse()
 
 
 def events(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:

@@ -128,7 +128,7 @@ class Device(Protocol):
 
     facts: BaseFacts
 
-    def begin(self, job: Job, alone: bool) -> Feeding: ...
+    def begin(self, job: Job) -> Feeding: ...
     def feed(self, feeding: Feeding, tokens: int) -> None: ...
     def step(self) -> list[Token]: ...
     def remove(self, keys: Sequence[int]) -> None: ...
@@ -376,7 +376,7 @@ class Engine:
     def _begin(self, device: Device) -> _Asked:
         self._fed = asked = self._waiting.take()  # before it can fail: it must be found then
         asked.begun_at = time.monotonic()
-        asked.feeding = device.begin(asked.job, alone=not self._writing and not len(self._waiting))
+        asked.feeding = device.begin(asked.job)
         asked.written.cached_tokens = asked.feeding.cached
         return asked
 

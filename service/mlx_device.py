@@ -91,17 +91,15 @@ class MlxDevice:
         self._later: deque[Job] = deque(maxlen=LATER)
         self._resting: Feeding | None = None
 
-    def begin(self, job: Job, alone: bool = False) -> Feeding:
+    def begin(self, job: Job) -> Feeding:
         """A prompt that is to be fed, as far as the prefix cache does not know it.
 
-        Args:
-            alone: Nobody else waits or is being answered. Then stopping at the places that the prefix cache keeps, a
-                pass each, is left for when the reply has been written.
+        Whoever waits for a reply does not wait for the passes that stopping at its marks would take: these are left for
+        when nobody does.
         """
         cache, cached = self._prefixes.find(job.slot, job.ids)
-        later = alone and bool(job.seeds)
-        prompt = _Prompt(job, cache or self._model.make_cache(), cached, cached, () if later else job.marks)
-        if later and not self._can_cut and job.marks and job.marks[-1] >= cached + NEAR:
+        prompt = _Prompt(job, cache or self._model.make_cache(), cached, cached, () if job.seeds else job.marks)
+        if job.seeds and not self._can_cut and job.marks and job.marks[-1] >= cached + NEAR:
             self._later.append(replace(job, ids=job.ids[: job.marks[-1]], seeds=()))
         return Feeding([next(self._keys) for _ in job.seeds], cached, len(job.ids) - cached, prompt)
 

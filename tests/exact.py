@@ -183,9 +183,12 @@ class OnThread:
     def unfinished(self) -> list[int]:
         return [key for key in self.written if key not in self.ends]
 
-    def finish(self) -> None:
+    def finish(self, rest: bool = True) -> None:
+        """Until every row has ended and, with *rest*, nothing is left to do."""
         for _ in range(5000):
             if not self.unfinished:
+                while rest and self.call(self.device.rest):
+                    pass
                 return
             self.step()
         raise AssertionError("rows that never end")

@@ -133,7 +133,7 @@ class FakeDevice:
         """The next rows write *texts*, whatever their slots hold."""
         self._scripts += [self.facts.template.encode_reply(text) for text in texts]
 
-    def begin(self, job: Job, alone: bool = False) -> Feeding:
+    def begin(self, job: Job) -> Feeding:
         self._maybe_raise("begin")
         self.did.append("begin")
         self.jobs.append(job)

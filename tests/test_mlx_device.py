@@ -218,7 +218,7 @@ def test_a_prompt_begins_where_one_before_it_ended(world: World, device: OnThrea
 @pytest.mark.parametrize("chunk", [1, 16, 29, 30, 31, 50])
 def test_a_mark_is_kept_wherever_chunks_end(world: World, device: OnThread, chunk: int) -> None:
     """Just behind the end of a chunk too; a second mark close behind it is not worth a place of its own."""
-    job = Job([*range(40, 90)], 0, (0,), 1, GREEDY, marks=(30, 33))
+    job = Job([*range(40, 90)], 0, marks=(30, 33))
     device.ask(job, chunk)
     branch = device.ask(Job([*job.ids[:35], 7, 8, 9], 0, (0,), LENGTH, GREEDY))
     device.finish()

@@ -26,12 +26,11 @@ def device(folder: Path) -> Iterator[OnThread]:
         yield device
 
 
-def answer(device: OnThread, ids: list[int], slot: int = 0, alone: bool = True) -> int:
+def answer(device: OnThread, ids: list[int], slot: int = 0) -> int:
     """Ask for one token after *ids*, of which the first ``MARK`` may come again; returns how many were known."""
-    feeding = device.call(device.device.begin, Job(ids, slot, (0,), 1, GREEDY, marks=(MARK,)), alone)
-    device.feed(feeding, feeding.left)
-    device.finish()
-    return int(feeding.cached)
+    feeding = device.ask(Job(ids, slot, (0,), 1, GREEDY, marks=(MARK,)), len(ids))
+    device.finish(rest=False)
+    return feeding.cached
 
 
 def rested(device: OnThread) -> int:
@@ -42,20 +41,12 @@ def rested(device: OnThread) -> int:
     return pieces
 
 
-def test_whoever_is_alone_is_answered_first(device: OnThread) -> None:
-    """A prompt that meets nobody is fed in one pass; its mark is known once the device has rested."""
+def test_the_answer_comes_first(device: OnThread) -> None:
+    """A prompt is fed in one pass; its mark is known once the device has rested."""
     assert 0 == answer(device, IDS)
     assert 0 == answer(device, [*IDS[:MARK], 5, 6])  # not yet
     assert rested(device) > 1  # in pieces: somebody may come
     assert MARK == answer(device, [*IDS[:MARK], 7, 8])
-
-
-def test_among_others_marks_are_kept_on_the_way(device: OnThread) -> None:
-    """There is no rest when everybody is busy, so that nothing is left for it."""
-    answer(device, IDS, alone=False)
-
-    assert 1 == rested(device)
-    assert MARK == answer(device, [*IDS[:MARK], 5, 6])
 
 
 def test_what_rest_computes_is_what_feeding_computes(folder: Path) -> None:
