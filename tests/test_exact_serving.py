@@ -298,11 +298,10 @@ def test_the_window_of_gemma_comes_round(worlds: Callable[[str], World]) -> None
     world = worlds("gemma3")
     model: Any = plain(world.folder)
     with opened(world) as device:
-        asked = [
-            device.ask(Job([*range(10, 100), last], 0, (0,), LENGTH, Sampling(temperature=0), (50, 90)))
-            for last in (7, 8, 7)
-        ]
-        device.finish()
+        asked = []
+        for last in (7, 8, 7):
+            asked.append(device.ask(Job([*range(10, 100), last], 0, (0,), LENGTH, Sampling(temperature=0), (50, 90))))
+            device.finish()
         written = [device.written[feeding.keys[0]] for feeding in asked]
 
     assert [0, 90, 90] == [feeding.cached for feeding in asked]
