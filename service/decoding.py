@@ -47,7 +47,8 @@ class Decoding:
         self.rows: list[Row] = []
         self._cache: RowCache = []
         self._merged = False  # a single row goes on with the cache of its prefill, which costs less
-        self._tokens = self._logprobs = mx.zeros((0,))
+        self._tokens = self._logprobs = mx.zeros((0,))  # chosen last, and not fed yet
+        self._told = False  # whether these have been given to whoever waits for them
 
     def join(self, rows: Sequence[Row], cache: RowCache, tokens: mx.array, logprobs: mx.array) -> None:
         """Add *rows* that share a prompt, whose state *cache* is: a row's own, not a batch's; it is used up.
@@ -56,6 +57,8 @@ class Decoding:
             tokens: (rows,) the first token of each, already chosen.
             logprobs: (rows,) theirs.
         """
+        if self.rows and self._told:
+            self._forward()
         if not self.rows and len(rows) == 1:
             self._cache, self._merged = cache, False
             self._tokens, self._logprobs = tokens, logprobs
@@ -71,13 +74,16 @@ class Decoding:
                 self._cache, self._tokens, self._logprobs = new, tokens, logprobs
             self._merged = True
         self.rows += rows
+        self._told = False
 
     def _merge(self) -> None:
         if self.rows and not self._merged:
             self._cache = [type(part).merge([part]) for part in self._cache]
 
     def step(self) -> list[Token]:
-        """One token of each row; those that ended are gone afterwards, and the next pass has begun."""
+        """One token of each row; those that ended are gone afterwards."""
+        if self._told and self.rows:
+            self._forward()
         now = self._tokens, self._logprobs
         if self.ahead and self.rows:
             self._forward()
@@ -95,8 +101,7 @@ class Decoding:
             elif row.keep is not None:
                 row.keep(self._extract(place), row.tokens if self.ahead else row.tokens[:-1])
         self._filter(staying)
-        if self.rows and not self.ahead:
-            self._forward()
+        self._told = not self.ahead  # the next pass begins with the next step: who waits for a token has it before
         return given
 
     def remove(self, keys: Sequence[int]) -> None:
@@ -108,6 +113,7 @@ class Decoding:
         fed = self._tokens
         logits = self.model.last_logits(fed[:, None], self._cache, [row.slot for row in self.rows])
         self._tokens, self._logprobs = choose([row.chooser for row in self.rows], logits, fed)
+        self._told = False
         mx.async_eval(self._tokens, self._logprobs)  # type: ignore[no-untyped-call]
 
     def _extract(self, place: int) -> RowCache:

@@ -226,6 +226,7 @@ def test_a_row_alone_goes_on_with_its_own_cache(writing: Writing) -> None:
     assert OneLine is writing.model.caches[-1]
     (leaves,) = writing.join([5, 5], 2)
     writing.step()
+    writing.step()
     assert Lines is writing.model.caches[-1]
     writing.decoding.remove([leaves])
     writing.finish()
