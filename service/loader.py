@@ -40,7 +40,7 @@ class Loader:
         self.reader, self.catalogue, self.last_good, self.pool = reader, catalogue, last_good, pool
         self.engine, self.patience_s = engine, patience_s
         self.turn = asyncio.Lock()
-        self.warm_s = 5.0
+        self.warm_s = 1.0
 
     def until(self) -> float:
         """The moment, on the event loop's clock, up to which a load that begins now waits for a slot."""

@@ -91,8 +91,8 @@ class RoutedLinear(nn.Module):
             y = y + self._mixed(wide).astype(y.dtype)
         else:
             a, b = self._views.get(slot) or self._view(slot, slot, slot + 1)
-            if y.dtype == mx.float32 and x.shape[0] == 1:
-                y = mx.addmm(y, wide @ a, b)  # of several rows it would make a product each
+            if y.dtype == mx.float32 and x.shape[0] == x.shape[1] == 1:
+                y = mx.addmm(y, wide @ a, b)  # one operation less, where operations are what costs; slow for many tokens
             else:
                 y = y + ((wide @ a) @ b).astype(y.dtype)
         if not route.scaled:
