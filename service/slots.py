@@ -92,7 +92,7 @@ class RoutedLinear(nn.Module):
         else:
             a, b = self._views.get(slot) or self._view(slot, slot, slot + 1)
             if y.dtype == mx.float32 and x.shape[0] == x.shape[1] == 1:
-                y = mx.addmm(y, wide @ a, b)  # one operation less, where operations are what costs; slow for many tokens
+                y = mx.addmm(y, wide @ a, b)  # one operation less; for many tokens it is slow
             else:
                 y = y + ((wide @ a) @ b).astype(y.dtype)
         if not route.scaled:
