@@ -6,15 +6,13 @@ with its first token already chosen, so that it costs no pass of its own, and le
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import mlx.core as mx
 
 from service.engine import Token
+from service.prefix_cache import RowCache
 from service.sampling import Chooser
 from service.slots import RoutedModel
-
-RowCache = list[Any]
 
 
 @dataclass

@@ -55,7 +55,7 @@ class Route:
             self.low, self.top = self.span = min(self.rows), max(self.rows) + 1
             self.slots = mx.array(self.rows, dtype=mx.int32)
             self.mask = self._mask() if (self.top - self.low) * self.rank <= DENSE else None
-            self.zeros = mx.zeros((len(self.rows), 1, (self.top - self.low) * self.rank))
+            self.zeros = None if self.mask is None else mx.zeros(self.mask.shape)
 
     def _mask(self) -> mx.array:
         """(rows, 1, (top - low) * rank): whether a column is of the row's own slot."""
@@ -197,7 +197,7 @@ class RoutedModel:
     """
 
     def __init__(self, model: Any, slots: int, rank: int):
-        self.model, self.layers, self.slots, self.max_rank = model, model.layers, slots, rank
+        self.model, self.layers = model, model.layers
         self.route = Route(min(FIRST_RANK, rank))
         self.routed: dict[str, RoutedLinear] = {}
         self._filled: dict[int, tuple[str, ...]] = {}
