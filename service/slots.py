@@ -55,7 +55,7 @@ class Route:
             self.low, self.top = self.span = min(self.rows), max(self.rows) + 1
             self.slots = mx.array(self.rows, dtype=mx.int32)
             self.mask = self._mask() if (self.top - self.low) * self.rank <= DENSE else None
-            self.zeros = None if self.mask is None else mx.zeros(self.mask.shape)
+            self.zeros = mx.zeros((1,) if self.mask is None else self.mask.shape)
 
     def _mask(self) -> mx.array:
         """(rows, 1, (top - low) * rank): whether a column is of the row's own slot."""
