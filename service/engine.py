@@ -24,7 +24,7 @@ from prompt_format.adapter_check import CheckedAdapter
 from prompt_format.chat_template import ChatTemplate
 from service.choice import Sampling
 from service.fair_queue import FairQueue
-from service.pace import Pace
+from service.pace import Pace, chunk
 
 log = logging.getLogger("samevoice.engine")
 
@@ -359,7 +359,7 @@ class Engine:
             self._fed = self._fed or self._begin(device)
             feeding = self._fed.feeding
             assert feeding is not None
-            size, began = min(room, feeding.left), time.monotonic()
+            size, began = chunk(feeding.left, room), time.monotonic()
             device.feed(feeding, size)
             self._pace.took(size, time.monotonic() - began)
             room -= max(size, self._pace.least)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 STALL_S = 0.1  # how long a row may wait between two of its tokens for somebody else's prompt
 LEAST, MOST = 32, 512  # fewer tokens cost nearly as much; and one chunk is the grain of a cancellation
+WHOLE = 16  # tokens: a matrix product costs least at whole multiples, and fewer are not worth a pass of their own
 
 
 @dataclass
@@ -21,9 +22,15 @@ class Pace:
         """How many prompt tokens may be fed before the next step."""
         if not others_wait:
             return MOST
-        return int(min(MOST, max(LEAST, STALL_S / self.seconds_a_token)))
+        fitting = int(min(MOST, max(LEAST, STALL_S / self.seconds_a_token)))
+        return fitting - fitting % WHOLE
 
     def took(self, tokens: int, seconds: float) -> None:
         """A chunk of *tokens* took so long. Of the last chunks the newest counts most; short ones say little."""
         if tokens >= self.least:
             self.seconds_a_token += 0.3 * (seconds / tokens - self.seconds_a_token)
+
+
+def chunk(left: int, room: int) -> int:
+    """How many of the *left* tokens of a prompt are fed where there is *room* for so many: a small rest goes along."""
+    return left if left < room + WHOLE else room

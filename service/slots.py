@@ -16,6 +16,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from base_model.load import linear_size, vocabulary_head
+from service.cpu_linear import laid_out
 
 BASE_SLOT = 0
 FIRST_RANK = 8  # of a slot, until an adapter comes that needs more
@@ -209,10 +210,11 @@ class RoutedModel:
         self._body, self._head = _split(model)
 
     def _wrap(self, path: str, block: Any, slots: int) -> None:
+        on_cpu = mx.default_device() == mx.cpu
         replaced = []
         for inner, layer in block.named_modules():
             if isinstance(layer, (nn.Linear, nn.QuantizedLinear)):
-                routed = RoutedLinear(layer, slots, self.route)
+                routed = RoutedLinear(laid_out(layer, on_cpu), slots, self.route)
                 self.routed[f"{path}.{inner}"] = routed
                 replaced.append((inner, routed))
         block.update_modules(tree_unflatten(replaced))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pace import LEAST, MOST, STALL_S, Pace
+from service.pace import LEAST, MOST, STALL_S, WHOLE, Pace, chunk
 from tests.hostile import THOROUGH
 
 CHUNKS = st.lists(st.tuples(st.integers(0, MOST), st.floats(0, 100)), max_size=30)
@@ -30,19 +30,20 @@ def test_the_first_chunk_is_the_smallest() -> None:
     assert LEAST == Pace().tokens(others_wait=True)
 
 
-@pytest.mark.parametrize("seconds_a_token", [0.0003, 0.001, 0.003])
+@pytest.mark.parametrize("seconds_a_token", [0.0003, 0.001, 0.002])
 def test_a_chunk_takes_as_long_as_a_row_may_wait(seconds_a_token: float) -> None:
     """What was learned of the cost makes a chunk of about STALL_S seconds."""
-    chunk = learned(seconds_a_token).tokens(others_wait=True)
+    tokens = learned(seconds_a_token).tokens(others_wait=True)
 
-    assert LEAST < chunk < MOST
-    assert chunk * seconds_a_token == pytest.approx(STALL_S, rel=0.1)
+    assert LEAST < tokens < MOST
+    assert tokens * seconds_a_token == pytest.approx(STALL_S, rel=0.1)
+    assert tokens % WHOLE == 0
 
 
-@pytest.mark.parametrize(("seconds_a_token", "chunk"), [(0.0, MOST), (1e-6, MOST), (0.5, LEAST)])
-def test_however_fast_or_slow_a_chunk_has_its_bounds(seconds_a_token: float, chunk: int) -> None:
+@pytest.mark.parametrize(("seconds_a_token", "tokens"), [(0.0, MOST), (1e-6, MOST), (0.5, LEAST)])
+def test_however_fast_or_slow_a_chunk_has_its_bounds(seconds_a_token: float, tokens: int) -> None:
     """A fast machine's chunk can still be given up soon; a slow one's still gets on."""
-    assert chunk == learned(seconds_a_token).tokens(others_wait=True)
+    assert tokens == learned(seconds_a_token).tokens(others_wait=True)
 
 
 def test_a_machine_that_becomes_slower_is_noticed() -> None:
@@ -72,3 +73,17 @@ def test_any_history_gives_a_chunk_within_bounds(chunks: list[tuple[int, float]]
         pace.took(tokens, seconds)
 
     assert LEAST <= pace.tokens(others_wait=True) <= MOST == pace.tokens(others_wait=False)
+
+
+@THOROUGH
+@given(st.integers(1, 5000), st.integers(LEAST, MOST))
+def test_a_prompt_is_fed_whole_and_never_ends_with_a_small_rest(left: int, room: int) -> None:
+    """Its chunks add up to it; each is as large as the room, and the last at most a little larger, never tiny."""
+    chunks = []
+    while left:
+        chunks.append(chunk(left, room))
+        left -= chunks[-1]
+
+    assert all(size == room for size in chunks[:-1])
+    assert chunks[-1] < room + WHOLE
+    assert len(chunks) == 1 or chunks[-1] >= WHOLE
