@@ -145,9 +145,10 @@ def choose(choosers: Sequence[Chooser], logits: mx.array, fed: mx.array | None) 
                 for i, chooser in enumerate(choosers)
             ]
         )
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    total = mx.logsumexp(logits, axis=-1, keepdims=True)
     if all(chooser.is_greedy for chooser in choosers):
-        tokens = mx.argmax(logprobs, axis=-1)
+        tokens = mx.argmax(logits, axis=-1)
     else:
+        logprobs = logits - total  # of a whole vocabulary, which takes longer than all the rest of this
         tokens = mx.concatenate([chooser(logprobs[i : i + 1]) for i, chooser in enumerate(choosers)])
-    return tokens, mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+    return tokens, (mx.take_along_axis(logits, tokens[:, None], axis=-1) - total)[:, 0]

@@ -202,19 +202,21 @@ class RoutedModel:
         self.route = Route(min(FIRST_RANK, rank))
         self.routed: dict[str, RoutedLinear] = {}
         self._filled: dict[int, tuple[str, ...]] = {}
+        self._on_cpu = mx.default_device() == mx.cpu
         blocks = {id(block) for block in model.layers}
         for path, block in list(model.named_modules()):
             if id(block) in blocks:
                 self._wrap(path, block, slots)
         mx.eval([layer.parameters() for layer in self.routed.values()])
+        if self._on_cpu:
+            _lay_out_head(model)
         self._body, self._head = _split(model)
 
     def _wrap(self, path: str, block: Any, slots: int) -> None:
-        on_cpu = mx.default_device() == mx.cpu
         replaced = []
         for inner, layer in block.named_modules():
             if isinstance(layer, (nn.Linear, nn.QuantizedLinear)):
-                routed = RoutedLinear(laid_out(layer, on_cpu), slots, self.route)
+                routed = RoutedLinear(laid_out(layer) if self._on_cpu else layer, slots, self.route)
                 self.routed[f"{path}.{inner}"] = routed
                 replaced.append((inner, routed))
         block.update_modules(tree_unflatten(replaced))
@@ -281,6 +283,14 @@ class RoutedModel:
 
 def _wide(array: mx.array) -> mx.array:
     return array.astype(mx.float32)
+
+
+def _lay_out_head(model: Any) -> None:
+    """The vocabulary projection as a CPU multiplies by it fastest, be it a layer of its own or the embedding."""
+    if "lm_head" in model:
+        model.lm_head = laid_out(model.lm_head)
+    elif vocabulary_head(model) is not None:
+        model.model.embed_tokens = laid_out(model.model.embed_tokens)
 
 
 def _split(model: Any) -> tuple[Callable[..., mx.array] | None, Callable[[mx.array], mx.array] | None]:

@@ -1,11 +1,11 @@
-"""A linear layer laid out for a CPU's BLAS gives what it gave before, for any number of rows."""
+"""What is laid out for a CPU's BLAS gives what it gave before, for any number of rows."""
 
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
 from base_model.load import linear_size
-from service.cpu_linear import CpuLinear, laid_out
+from service.cpu_linear import CpuEmbedding, CpuLinear, laid_out
 
 INPUTS, OUTPUTS = 24, 40
 
@@ -50,16 +50,30 @@ def test_its_weight_is_the_layers_own() -> None:
     assert linear_size(after) == linear_size(before) == (INPUTS, OUTPUTS)
 
 
+def test_an_embedding_looks_up_and_projects_as_before() -> None:
+    """Both uses of a tied embedding, for one token and for many."""
+    mx.random.seed(3)
+    before = nn.Embedding(OUTPUTS, INPUTS)
+    after = CpuEmbedding(before)
+
+    assert mx.array_equal(after.weight, before.weight)
+    for shape in [(1, 1), (2, 5), (1, 40)]:
+        ids = mx.random.randint(0, OUTPUTS, shape)
+        x = mx.random.normal((*shape, INPUTS))
+        assert mx.array_equal(after(ids), before(ids))
+        assert mx.allclose(after.as_linear(x), before.as_linear(x), rtol=1e-5, atol=1e-5)
+
+
 def test_only_what_gains_is_laid_out_anew() -> None:
-    """Float32 on a CPU; a quantised layer, another type, and an architecture's own kind of layer stay as they are."""
+    """Float32; a quantised layer, another type, and an architecture's own kind of layer stay as they are."""
 
     class Own(nn.Linear):
         """A kind of its own, whose call may do anything."""
 
     half, own = linear(), Own(INPUTS, OUTPUTS)
     half.set_dtype(mx.bfloat16)
-    quantised = nn.QuantizedLinear(64, OUTPUTS)
+    others = [half, own, nn.QuantizedLinear(64, OUTPUTS), nn.QuantizedEmbedding(OUTPUTS, 64)]
 
-    assert isinstance(laid_out(linear(), on_cpu=True), CpuLinear)
-    assert [laid_out(layer, on_cpu=True) for layer in (half, own, quantised)] == [half, own, quantised]
-    assert type(laid_out(linear(), on_cpu=False)) is nn.Linear
+    assert isinstance(laid_out(linear()), CpuLinear)
+    assert isinstance(laid_out(nn.Embedding(OUTPUTS, INPUTS)), CpuEmbedding)
+    assert [laid_out(layer) for layer in others] == others
