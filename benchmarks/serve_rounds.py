@@ -6,12 +6,15 @@
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Barrier
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Protocol
 
+from benchmarks.example import OURS, THEIRS
 from benchmarks.http_client import Answer, Client
 from benchmarks.mlx_lm_server import MlxLmServer, mlx_lm_server
 from benchmarks.own_server import OwnServer, own_server
@@ -20,6 +23,7 @@ from benchmarks.serving_world import RETRAINED, Question, World
 CLIENTS, BUSY = 8, ("voice-1", "voice-2", "voice-3", "voice-4")
 THREADS = {"raw_style_variable": "voice-1", "turns": "turns"}  # variant -> the adapter that is asked
 MESSAGES = 12
+PAUSE_S = 0.5  # between two requests of a thread: people read and write, though more slowly
 LIVE = ("verify", "read", "stage", "probe", "cutover")
 
 
@@ -29,7 +33,7 @@ class Case:
 
     Attributes:
         rows_base: The base that ours alone decodes with: one whose rows do not end.
-        rounds: Processes of each server.
+        rounds: Pairs of processes, one of each server.
         threads: That grow, of each variant, a round.
         requests: Of each client, a round.
         swaps: A round.
@@ -99,42 +103,74 @@ def make_plan(world: World, case: Case) -> Plan:
     return Plan(short, growing, clients)
 
 
-def ask_ours(world: World, plan: Plan, case: Case, log: Path) -> Asked:
-    with own_server(world, log) as server, Client(server.port) as client:
-        measured, answers = _ask_both_ways(server, client, plan, case)
-        swap, parts = _swap_ours(server, client, plan.short, world.generations[RETRAINED])
-    return Asked({**swap, **measured}, parts, answers)
+def ask_in_turns(world: World, plan: Plan, case: Case, sides: Sequence[str], folder: Path) -> dict[str, Asked]:
+    """What each of *sides*, ours and theirs, did: both are there, and one is asked while the other waits.
+
+    Args:
+        sides: Who is asked first of the first thread; of the next it is the other.
+        folder: For the lines they write.
+    """
+    with ExitStack() as stack:
+        ours = stack.enter_context(own_server(world, folder / "ours.log"))
+        theirs = stack.enter_context(mlx_lm_server(world, folder / "theirs.log"))
+        asked = {OURS: Side(ours, stack.enter_context(Client(ours.port))),
+                 THEIRS: Side(theirs, stack.enter_context(Client(theirs.port)))}  # fmt: skip
+        sides = list(sides)
+        for (variant, threads), first in zip(plan.growing.items(), plan.short, strict=False):
+            for side in sides:
+                asked[side].ask(first, THREADS[variant], 2)  # it is live now
+            for thread in threads:
+                for side in sides:
+                    asked[side].grow(variant, thread, case.max_tokens)
+                sides.reverse()
+            for each in asked.values():
+                each.measured |= {f"{variant}_{what}": value for what, value in of_threads(each.grown[variant]).items()}
+        for side in sides:
+            asked[side].be_busy(plan.clients, case.max_tokens)
+        swaps = {OURS: partial(_swap_ours, ours), THEIRS: partial(_swap_theirs, theirs)}
+        parts: dict[str, dict[str, float]] = {}
+        for side in sides:
+            swap, parts[side] = swaps[side](asked[side].client, plan.short, world.generations[RETRAINED])
+            asked[side].measured |= swap
+        return {side: Asked(each.measured, parts[side], each.answers) for side, each in asked.items()}
 
 
-def ask_theirs(world: World, plan: Plan, case: Case, log: Path) -> Asked:
-    with mlx_lm_server(world, log) as server, Client(server.port) as client:
-        measured, answers = _ask_both_ways(server, client, plan, case)
-        swap = _swap_theirs(server, client, plan.short, world.generations[RETRAINED])
-    return Asked({**swap, **measured}, {}, answers)
+@dataclass
+class Side:
+    """One of the two, and what it did so far.
 
+    Attributes:
+        grown: variant -> its threads, the answers of each.
+        answers: Of the threads and the clients, with their questions.
+    """
 
-def _ask_both_ways(
-    server: Server, client: Client, plan: Plan, case: Case
-) -> tuple[dict[str, float], list[tuple[Question, Answer]]]:
-    """A growing thread of each variant, then many clients: (what was measured, the answers)."""
-    measured: dict[str, float] = {}
-    questions: list[Question] = []
-    answers: list[Answer] = []
-    for (variant, threads), first in zip(plan.growing.items(), plan.short, strict=False):
-        adapter = THREADS[variant]
-        server.ask(client, first, adapter, 2)  # it is live now
-        grown = [[server.ask(client, question, adapter, case.max_tokens) for question in each] for each in threads]
-        measured |= {f"{variant}_{what}": value for what, value in of_threads(grown).items()}
-        questions += [question for each in threads for question in each]
-        answers += [answer for each in grown for answer in each]
-    seconds, busy = _ask_at_once(server, plan.clients, case.max_tokens)
-    measured |= {
-        "replies_a_second": len(busy) / seconds,
-        "clients_tokens_a_second": sum(answer.completion_tokens for answer in busy) / seconds,
-        "clients_reply_ms": 1000 * statistics.median(answer.total_s for answer in busy),
-    }
-    questions += [question for each in plan.clients for question in each]
-    return measured, list(zip(questions, [*answers, *busy], strict=True))
+    server: Server
+    client: Client
+    measured: dict[str, float] = field(default_factory=dict)
+    grown: dict[str, list[list[Answer]]] = field(default_factory=dict)
+    answers: list[tuple[Question, Answer]] = field(default_factory=list)
+
+    def ask(self, question: Question, adapter: str, max_tokens: int) -> Answer:
+        return self.server.ask(self.client, question, adapter, max_tokens)
+
+    def grow(self, variant: str, thread: Sequence[Question], max_tokens: int) -> None:
+        """Ask one thread, request after request, each some time after the last."""
+        answers = []
+        for question in thread:
+            sleep(PAUSE_S)
+            answers.append(self.ask(question, THREADS[variant], max_tokens))
+        self.grown.setdefault(variant, []).append(answers)
+        self.answers += zip(thread, answers, strict=True)
+
+    def be_busy(self, clients: Sequence[Sequence[Question]], max_tokens: int) -> None:
+        """Many clients at once, each asking as soon as it is answered."""
+        seconds, answers = _ask_at_once(self.server, clients, max_tokens)
+        self.measured |= {
+            "replies_a_second": len(answers) / seconds,
+            "clients_tokens_a_second": sum(answer.completion_tokens for answer in answers) / seconds,
+            "clients_reply_ms": 1000 * statistics.median(answer.total_s for answer in answers),
+        }
+        self.answers += zip([question for each in clients for question in each], answers, strict=True)
 
 
 def of_threads(threads: Sequence[Sequence[Answer]]) -> dict[str, float]:
@@ -150,7 +186,7 @@ def of_threads(threads: Sequence[Sequence[Answer]]) -> dict[str, float]:
     }
 
 
-def _ask_at_once(server: Server, clients: list[list[Question]], max_tokens: int) -> tuple[float, list[Answer]]:
+def _ask_at_once(server: Server, clients: Sequence[Sequence[Question]], max_tokens: int) -> tuple[float, list[Answer]]:
     """Seconds until all were answered, and the answers, client by client."""
     begin = Barrier(len(clients) + 1)
 
@@ -192,7 +228,7 @@ def _swap_ours(
 
 def _swap_theirs(
     server: MlxLmServer, client: Client, questions: Sequence[Question], generations: Sequence[str]
-) -> dict[str, float]:
+) -> tuple[dict[str, float], dict[str, float]]:
     now = generations[-1]
 
     def change(number: int, question: Question) -> Answer:
@@ -204,7 +240,7 @@ def _swap_theirs(
         return server.ask(client, question, RETRAINED, 2, now)
 
     first = first_tokens(change, same, questions)
-    return {"swap_ms": first["first_after_swap_ms"] - first["first_warm_ms"], **first}
+    return {"swap_ms": first["first_after_swap_ms"] - first["first_warm_ms"], **first}, {}
 
 
 def first_tokens(

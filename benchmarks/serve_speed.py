@@ -3,17 +3,18 @@
     python -m benchmarks.serve_speed [--cases starter lfm2-350m] [--rounds N] [--keep FOLDER]
 
 Both servers get the same base in float32, the same adapters (the folders of one store), the same BLAS, the same
-prompts, token for token, and answer greedily in streams to as many tokens; both have their default settings. They take
-turns, never both running: each round is one process of each, and who is first changes. In a round, for each server:
+prompts, token for token, and answer greedily in streams to as many tokens; both have their default settings. In a round
+there is one process of each, and they take turns, one asked while the other waits, so that what else the machine does
+meets both. In a round, for each server:
 
     swap      a retrained adapter is made live, nothing else to do. Ours: ``POST /adapters/reload`` after CURRENT moved,
               its verify, read, stage, probe and cutover; warming the prefix cache is told apart, and the whole call
               with it is ``reload_call_ms``: until then the old generation answers. Theirs: what the first token takes
               longer for the change, since it has no other way; nobody is answered meanwhile.
     clients   eight clients over four adapters, thread after thread, each waiting for its reply: replies a second.
-    thread    one client and a thread that grows by two messages a request, the replies in it from a script: the first
-              token and the whole reply, from the second request on, for a variant whose prompts slide and for one
-              whose prompts grow.
+    thread    one client and a thread that grows by two messages a request, half a second after the last answer, the
+              replies in it from a script: the first token and the whole reply, from the second request on, for a
+              variant whose prompts slide and for one whose prompts grow.
 
 Then ours alone, in a process without HTTP: sixteen rows of the base, of one adapter and of eight, decoded in turns;
 and one row of the base and of an adapter.
@@ -33,7 +34,7 @@ from benchmarks.alone import alone
 from benchmarks.example import OURS, THEIRS
 from benchmarks.figures import FOLDER, Panel, draw_bars, write_figures
 from benchmarks.row_speed import EIGHT, ONE, ONE_ROW, measure_rows, row_ratios
-from benchmarks.serve_rounds import THREADS, Asked, Case, ask_ours, ask_theirs, make_plan
+from benchmarks.serve_rounds import THREADS, Asked, Case, ask_in_turns, make_plan
 from benchmarks.serving_world import ADAPTERS, World, make_world, prepared
 from benchmarks.train_speed import merged
 
@@ -77,7 +78,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve_speed", description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--rounds", type=int, help="processes of each server")
+    parser.add_argument("--rounds", type=int, help="pairs of processes, one of each server")
     parser.add_argument("--keep", type=Path, help="where bases, adapters and the servers' lines are left to look at")
     return parser.parse_args()
 
@@ -102,8 +103,8 @@ def _measure(name: str, case: Case, folder: Path) -> dict[str, Any]:
     rounds: dict[str, list[Asked]] = {OURS: [], THEIRS: []}
     for number in range(case.rounds):
         plan = make_plan(world, case)
-        for side in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
-            asked = (ask_ours if side == OURS else ask_theirs)(world, plan, case, folder / f"{name}-{side}.log")
+        sides = (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS)
+        for side, asked in ask_in_turns(world, plan, case, sides, folder).items():
             rounds[side].append(asked)
             found = ", ".join(f"{key} {value:.4g}" for key, value in asked.measured.items())
             print(f"round {number + 1} of {case.rounds}: {side}: {found}", flush=True)
