@@ -14,6 +14,7 @@ import numpy as np
 
 FOLDER = Path("docs/figures")
 # Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind people.
+NARROW = 1000  # a logarithmic axis whose ends differ by less has room for more than powers of ten
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#595959")
 
 
@@ -105,13 +106,13 @@ def draw_lines(name: str, graphs: Sequence[Graph], width: float = 4.2, folder: P
         for number, (label, (across, height)) in enumerate(graph.lines.items()):
             axes.plot(across, height, color=COLOURS[number % len(COLOURS)], label=label)
         axes.set(title=graph.title, xlabel=graph.across, ylabel=graph.unit)
-        for letter, subs in (("x", (1, 2, 5)), ("y", (1,))):
-            if letter in graph.log:
-                axes.set(**{f"{letter}scale": "log"})
-                axis = getattr(axes, f"{letter}axis")
-                axis.set_major_locator(LogLocator(subs=subs))
-                axis.set_major_formatter(FormatStrFormatter("%g"))
-                axis.set_minor_formatter(NullFormatter())
+        for letter in graph.log:
+            axes.set(**{f"{letter}scale": "log"})
+            axis = getattr(axes, f"{letter}axis")
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if letter == "x" and high < NARROW * low else (1,)))
+            axis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.set_minor_formatter(NullFormatter())
         if graph.begin is not None:
             axes.set_ylim(bottom=graph.begin)
         if graph.left is not None:
