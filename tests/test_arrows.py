@@ -34,7 +34,7 @@ IMPORT_MLX = {
         "previous",
         *(f"methods/{name}" for name in ("method", "low_rank", "pissa", "dora", "galore")),
     },  # fmt: skip
-    "service": {"slots", "sampling", "mlx_device", "decoding", "memory_facts"},
+    "service": {"cpu_linear", "slots", "sampling", "mlx_device", "decoding", "memory_facts"},
     "prompt_format": set(),
 }
 OURS = {*PACKAGES, "errors", "benchmarks", "tests"}
