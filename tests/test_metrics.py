@@ -29,6 +29,14 @@ def device() -> Iterator[FakeDevice]:
     device.let_go()
 
 
+@pytest.fixture
+def threads(device: FakeDevice) -> Iterator[ThreadPoolExecutor]:
+    """Another client at the same time."""
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+        device.let_go()
+
+
 def scraped(client: TestClient) -> dict[Series, float]:
     """Every series that is there now, and its value."""
     return {
@@ -124,10 +132,10 @@ def test_reloads_are_counted(store: Path, device: FakeDevice) -> None:
         assert 0 < value(client, "swap_seconds_sum")
 
 
-def test_gauges_are_of_the_moment(store: Path, device: FakeDevice) -> None:
+def test_gauges_are_of_the_moment(store: Path, device: FakeDevice, threads: ThreadPoolExecutor) -> None:
     """Replies in flight, adapters by status and the generation that answers are read when they are asked for."""
     old = make_adapter(store)
-    with served(store, device) as client, ThreadPoolExecutor(1) as threads:
+    with served(store, device) as client:
         device.going.clear()
         writing = threads.submit(client.post, "/reply", json=asked(n=2))
         device.inserted.get(timeout=PATIENCE)
