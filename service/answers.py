@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 import errors
 from errors import SamevoiceError
 
+NOBODY = 499  # the status of an answer that nobody is there to read
 STATUS: dict[type[SamevoiceError], int] = {
     errors.SamevoiceError: 500,
     errors.Refused: 422,

@@ -13,9 +13,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
-from service.answers import UnicodeJSONResponse, answer, as_event, envelope
+from service.answers import NOBODY, UnicodeJSONResponse, answer, as_event, envelope
 from service.doors import Doors
 from service.engine import Engine
+from service.metrics import MEDIA_TYPE, Metrics
+from service.observed import Observed, note_error, note_usage
 from service.registry import Registry
 from service.replies import Event, Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
@@ -23,7 +25,6 @@ from service.settings import Settings
 
 log = logging.getLogger("samevoice.http")
 
-NOBODY = 499  # the status of an answer that nobody is there to read
 WRITE_S = 1.0  # how long after its deadline the end of a stream may still be read
 T = TypeVar("T")
 _NO_TELEMETRY: Any = {
@@ -45,7 +46,10 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
             registry = Registry(settings.adapters, engine, base, settings.adapter)
             await registry.start()
             app.state.registry = registry
-            app.state.replies = Replies(registry, engine, settings.waiting, settings.rows)
+            app.state.replies = Replies(
+                registry, engine, settings.waiting, settings.rows, on_answer=app.state.metrics.replied
+            )
+            app.state.metrics.live.watch(registry, app.state.replies)
             on_ready(registry)
             yield
         finally:
@@ -60,18 +64,20 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     app.add_exception_handler(Exception, _internal)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", readyz, methods=["GET"])
+    app.add_api_route("/metrics", metrics, methods=["GET"])
     app.add_api_route("/reply", reply, methods=["POST"])
     app.add_api_route("/prompt", prompt, methods=["POST"])
     app.add_api_route("/adapters", list_adapters, methods=["GET"])
     app.add_api_route("/adapters/reload", reload, methods=["POST"])
     app.add_api_route("/adapters/{name}", show_adapter, methods=["GET"])
-    app.state.settings, app.state.engine = settings, engine
+    app.state.settings, app.state.engine, app.state.metrics = settings, engine, Metrics()
     return app
 
 
-def with_doors(app: FastAPI, hosts: list[str], token: str | None) -> Doors:
-    """*app* behind its doors: what the server is given."""
-    return Doors(app, frozenset(host.lower() for host in hosts), token.encode() if token else None)
+def with_doors(app: FastAPI, hosts: list[str], token: str | None) -> Observed:
+    """*app* behind its doors, and observed: what the server is given."""
+    doors = Doors(app, frozenset(host.lower() for host in hosts), token.encode() if token else None)
+    return Observed(doors, app.state.metrics)
 
 
 async def healthz() -> Response:
@@ -86,6 +92,11 @@ async def readyz(request: Request) -> Response:
     return UnicodeJSONResponse({"status": "ready"})
 
 
+async def metrics(request: Request) -> Response:
+    """Counts and times, for Prometheus."""
+    return Response(request.app.state.metrics.text(), media_type=MEDIA_TYPE)
+
+
 async def reply(request: Request) -> Response:
     """A reply, or n of them, to a thread. A client that leaves takes its rows out of the batch."""
     asked = parse(PromptRequest, await _body(request))
@@ -94,7 +105,10 @@ async def reply(request: Request) -> Response:
     if asked.stream:
         return await _stream(request, replies.stream(asked), until)
     answered = await _while_there(request, _by(until, replies.reply(asked)))
-    return Response(status_code=NOBODY) if answered is None else UnicodeJSONResponse(answered)
+    if answered is None:
+        return Response(status_code=NOBODY)
+    note_usage(request.scope, answered["usage"])
+    return UnicodeJSONResponse(answered)
 
 
 async def _stream(request: Request, events: AsyncGenerator[Event, None], until: float) -> Response:
@@ -107,8 +121,11 @@ async def _stream(request: Request, events: AsyncGenerator[Event, None], until: 
         try:
             yield as_event(*first)
             while event := await _by(until, anext(events, None)):
+                if event[0] == "done":
+                    note_usage(request.scope, event[1]["usage"])
                 yield as_event(*event)
         except SamevoiceError as error:
+            note_error(request.scope, error.code)
             yield as_event("error", envelope(error.code, error.message, error.details))
 
     return _EventStream(body(), events, until)
@@ -198,9 +215,11 @@ async def reload(request: Request) -> Response:
         "results": [result.as_json() for result in results],
         "default_adapter": registry.default,
     }
+    request.app.state.metrics.reloaded(results)
     refused = [result for result in results if result.status == "refused"]
     if refused:
         first = refused[0].errors[0]
+        note_error(request.scope, first["code"])
         body |= envelope(first["code"], f"{refused[0].name}: {first['message']}", first["details"])
     return UnicodeJSONResponse(body, 409 if refused else 200)
 
@@ -219,15 +238,16 @@ async def _until_disconnect(request: Request) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, SamevoiceError)
+    note_error(request.scope, error.code)
     return answer(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "no_such_route", 405: "method_not_allowed"}
-    return UnicodeJSONResponse(
-        envelope(codes.get(error.status_code, "bad_request"), str(error.detail)), error.status_code, error.headers
-    )
+    code = codes.get(error.status_code, "bad_request")
+    note_error(request.scope, code)
+    return UnicodeJSONResponse(envelope(code, str(error.detail)), error.status_code, error.headers)
 
 
 async def _internal(request: Request, error: Exception) -> Response:

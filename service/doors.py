@@ -1,7 +1,7 @@
-"""Who may come in: one ASGI layer around the app, outermost, that answers before anything else is looked at.
+"""Who may come in: one ASGI layer around the app that answers before anything else is looked at.
 
-In order: framing (one Host, one Authorization, one Content-Type, not two body lengths), Host, Origin, token, media
-type, size. Without a token nothing can be learned of routes, adapters or sizes. It also catches what no handler
+In order: framing (one Host, one Authorization, one Content-Type, not two body lengths), Host, Origin, token, encoding,
+media type, size. Without a token nothing can be learned of routes, adapters or sizes. It also catches what no handler
 caught: the answer is an envelope and the log has the error's type, never its text.
 """
 
@@ -14,11 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import Forbidden, Malformed, NotJson, SamevoiceError, TooLarge, Unauthorized
 from service.answers import UnicodeJSONResponse, answer, envelope
+from service.observed import note_error
 
 log = logging.getLogger("samevoice.http")
 MAX_BODY = 2 * 2**20
 OPEN_PATHS = ("/healthz",)
-_ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin", b"transfer-encoding")
+_ONCE = (
+    b"host", b"authorization", b"content-type", b"content-length", b"content-encoding", b"origin", b"transfer-encoding",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,11 @@ class Doors:
             self._check(scope)
             await self.app(scope, _limited(receive), remember)
         except SamevoiceError as error:
+            note_error(scope, error.code)
             if not sent:
                 await answer(error)(scope, receive, send)
         except Exception as error:  # noqa: BLE001  the last place to catch it: beyond this its text would be logged
+            note_error(scope, "internal")
             log.error("request failed: %s", type(error).__name__)
             if not sent:
                 body = envelope("internal", "the service failed on this request; its log has the kind of error")
@@ -68,14 +73,15 @@ class Doors:
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() != f"{scope['scheme']}://{host}":
             raise Forbidden("a page of another origin may not use this service", code="forbidden_origin")
-        if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
-            raise Forbidden("a page of another site may not use this service", code="forbidden_origin")
+        _check_fetch(headers)
         if self.token is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if not hmac.compare_digest(given, self.token) or scheme.lower() != b"bearer":
                 raise Unauthorized(
                     "send the token: Authorization: Bearer TOKEN (the service printed its file at start)"
                 )
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise NotJson("send the body as it is, without a Content-Encoding")
         if scope["method"] == "POST":
             _check_body(headers)
 
@@ -89,6 +95,14 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     if b"content-length" in headers and b"transfer-encoding" in headers:
         raise Malformed("Content-Length and Transfer-Encoding exclude each other", code="bad_request")
     return headers
+
+
+def _check_fetch(headers: dict[bytes, bytes]) -> None:
+    """What a browser says of who asks, and how."""
+    if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
+        raise Forbidden("a page of another site may not use this service", code="forbidden_origin")
+    if headers.get(b"sec-fetch-mode") in (b"no-cors", b"websocket"):
+        raise Forbidden("a page may ask this service by fetch (cors) alone", code="forbidden_origin")
 
 
 def _check_body(headers: dict[bytes, bytes]) -> None:

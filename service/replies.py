@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,7 @@ class Replies:
 
     Args:
         rows: How many replies are written at once: no request may want more.
+        on_answer: Is told each answer when it has been written to its end.
     """
 
     registry: Registry
@@ -48,6 +49,7 @@ class Replies:
     waiting: int = 64
     rows: int = 16
     in_flight: int = 0
+    on_answer: Callable[[dict[str, Any]], None] = lambda _: None
     _base_formats: dict[tuple[str, str], PromptFormat] = field(default_factory=dict)
 
     async def prompt(self, request: PromptRequest) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Replies:
             Busy: If too many replies are waiting already.
         """
         async with self._asked(request) as asked:
-            return _answer(asked, await self.engine.write(asked.job))
+            return self._answered(asked, await self.engine.write(asked.job))
 
     async def stream(self, request: PromptRequest) -> AsyncGenerator[Event, None]:
         """The same, as it is written: ``token`` events with index and text, then ``done`` with the whole answer.
@@ -92,7 +94,12 @@ class Replies:
                 rest = texts[index].rest(reply.tokens)
                 if rest:
                     yield "token", {"index": index, "text": rest}
-            yield "done", _answer(asked, written)
+            yield "done", self._answered(asked, written)
+
+    def _answered(self, asked: Asked, written: Written) -> dict[str, Any]:
+        answer = _answer(asked, written)
+        self.on_answer(answer)
+        return answer
 
     @asynccontextmanager
     async def _asked(self, request: PromptRequest) -> AsyncIterator[Asked]:

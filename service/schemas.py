@@ -91,9 +91,11 @@ def parse(model: type[Model], raw: bytes) -> Model:
     """One validated object.
 
     Raises:
-        Malformed: If *raw* is not JSON.
+        Malformed: If *raw* is not JSON, or empty.
         InvalidField: Naming each field of ours that is wrong, and never its value.
     """
+    if not raw:
+        raise Malformed("the body is empty: send JSON, with curl at least -d '{}'")
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:

@@ -150,7 +150,6 @@ def test_an_adapter_that_is_not_there_is_not_found(store: Path, device: FakeDevi
         "/REPLY",
         "/reply%00",
         "/%2e%2e/reply",
-        "/metrics",
     ]
     + ["/adapters/", "/adapters/jo/", "/adapters/jo/x", "/" + "x" * 10_000],
 )

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from errors import Refused
+from errors import Malformed, Refused
 from service import doors
 from service.__main__ import _token
 from service.doors import MAX_BODY, Doors
+from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
 
 TOKEN = "a-token-of-invented-letters-0123"
@@ -186,6 +187,7 @@ TWICE = {
     "W31 Content-Length": ((b"content-length", b"2"), (b"content-length", b"2")),
     "W32 Transfer-Encoding": ((b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"chunked")),
     "W37 Content-Type": (JSON, JSON),
+    "W39 Content-Encoding": ((b"content-encoding", b"gzip"), (b"content-encoding", b"identity")),
     "W30 two body lengths": ((b"content-length", b"2"), (b"transfer-encoding", b"chunked")),
 }
 
@@ -247,6 +249,24 @@ def test_a_page_of_another_site_is_forbidden(site: str, method: str) -> None:
 def test_a_typed_address_is_served() -> None:
     """W21: an address typed into a browser is nobody else's page."""
     assert 200 == ask(with_((b"sec-fetch-site", b"none")), method="GET").status
+
+
+@pytest.mark.parametrize("mode", ["no-cors", "websocket"])
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/reply"), ("GET", "/healthz"), ("GET", "/adapters")])
+def test_what_a_page_cannot_read_it_may_not_ask(mode: str, site: str, method: str, path: str) -> None:
+    """W20: an image, a form sent aside or a websocket is forbidden on every route, whatever site it is of."""
+    inside = Inside()
+    browser = (b"sec-fetch-site", site.encode()), (b"sec-fetch-mode", mode.encode())
+    answered = ask(with_(*browser), method=method, path=path, inside=inside)
+
+    assert (403, "forbidden_origin", []) == (answered.status, answered.code, inside.bodies)
+
+
+@pytest.mark.parametrize("mode", ["cors", "same-origin", "navigate"])
+def test_fetch_and_a_typed_address_may_ask(mode: str) -> None:
+    """W20: what our own page and the address bar send passes."""
+    assert 200 == ask(with_((b"sec-fetch-mode", mode.encode()))).status
 
 
 # -- token
@@ -418,6 +438,24 @@ def test_a_request_that_brings_nothing_needs_no_media_type() -> None:
     assert 200 == ask(with_(without=b"content-type"), method="GET").status
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "GZIP", "", "gzip, identity", "identity, gzip"])
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_body_is_taken_as_it_is(encoding: str, method: str) -> None:
+    """W39: a request with a Content-Encoding is unsupported, and its body is not read; without the token it is 401."""
+    inside = Inside()
+    packed = (b"content-encoding", encoding.encode())
+    answered = ask(with_(packed), method=method, inside=inside)
+
+    assert (415, "unsupported_media_type", []) == (answered.status, answered.code, inside.bodies)
+    assert 401 == ask(with_(packed, without=b"authorization")).status
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity"])
+def test_identity_is_no_encoding(encoding: str) -> None:
+    """W39: a client may say that it did nothing to the body."""
+    assert 200 == ask(with_((b"content-encoding", encoding.encode()))).status
+
+
 @pytest.mark.parametrize(
     "length", [str(MAX_BODY + 1), "9" * 20, "9" * 5000, str(2**64), "-5", "+5", "0x5", "abc", "", "1 ", "²"]
 )
@@ -446,6 +484,13 @@ def test_a_body_of_the_largest_size_comes_in() -> None:
 
     assert 200 == ask(with_((b"content-length", str(MAX_BODY).encode())), chunks=[half, half], inside=inside).status
     assert MAX_BODY == len(inside.bodies[0])
+
+
+@pytest.mark.parametrize("model", [PromptRequest, ReloadRequest])
+def test_an_empty_body_is_told_what_to_send(model: type[PromptRequest] | type[ReloadRequest]) -> None:
+    """W52: where nothing at all was sent, the message shows what to add to a curl line."""
+    with pytest.raises(Malformed, match="-d '{}'"):
+        parse(model, b"")
 
 
 # -- other doors
