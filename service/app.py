@@ -1,31 +1,24 @@
 """The routes. Each takes a request, calls, and returns; errors are answered by one table (``answers``)."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
+from errors import NotReady, SamevoiceError
 from service.answers import UnicodeJSONResponse, answer, as_event, envelope
+from service.delivery import body, deadline, streamed, whole
 from service.doors import Doors
 from service.engine import Engine
 from service.registry import Registry
-from service.replies import Event, Replies
+from service.replies import Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
 
-log = logging.getLogger("samevoice.http")
-
-NOBODY = 499  # the status of an answer that nobody is there to read
-WRITE_S = 1.0  # how long after its deadline the end of a stream may still be read
-T = TypeVar("T")
 _NO_TELEMETRY: Any = {
     "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
 }  # fmt: skip
@@ -88,79 +81,17 @@ async def readyz(request: Request) -> Response:
 
 async def reply(request: Request) -> Response:
     """A reply, or n of them, to a thread. A client that leaves takes its rows out of the batch."""
-    asked = parse(PromptRequest, await _body(request))
+    asked = parse(PromptRequest, await body(request))
     replies: Replies = request.app.state.replies
-    until = asyncio.get_running_loop().time() + request.app.state.settings.deadline_s
+    until = deadline(request)
     if asked.stream:
-        return await _stream(request, replies.stream(asked), until)
-    answered = await _while_there(request, _by(until, replies.reply(asked)))
-    return Response(status_code=NOBODY) if answered is None else UnicodeJSONResponse(answered)
-
-
-async def _stream(request: Request, events: AsyncGenerator[Event, None], until: float) -> Response:
-    """Events as they come. What is refused before the first of them is refused as without a stream."""
-    first = await _while_there(request, _by(until, anext(events)))
-    if first is None:
-        return Response(status_code=NOBODY)
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            yield as_event(*first)
-            while event := await _by(until, anext(events, None)):
-                yield as_event(*event)
-        except SamevoiceError as error:
-            yield as_event("error", envelope(error.code, error.message, error.details))
-
-    return _EventStream(body(), events, until)
-
-
-class _EventStream(StreamingResponse):
-    """A body made of *events*. However it ends, so do they: the client may have left, or read nothing until *until*."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, body: AsyncIterator[bytes], events: AsyncGenerator[Event, None], until: float):
-        super().__init__(body, headers={"Cache-Control": "no-store"})
-        self._events, self._until = events, until
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout_at(self._until + WRITE_S):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
-            log.warning("a client did not read its reply")
-        finally:
-            await self._events.aclose()
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What *work* gives; None if the client leaves before: then it is cancelled, and has ended."""
-    doing = asyncio.create_task(work)
-    left = asyncio.create_task(_until_disconnect(request))
-    try:
-        await asyncio.wait({doing, left}, return_when=asyncio.FIRST_COMPLETED)
-        return await doing if doing.done() else None
-    finally:
-        doing.cancel()
-        left.cancel()
-        await asyncio.gather(doing, left, return_exceptions=True)
-
-
-async def _by(until: float, work: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout_at(until):
-            return await work
-    except TimeoutError:
-        raise _too_late() from None
-
-
-def _too_late() -> DeadlinePassed:
-    return DeadlinePassed("no reply within the time allowed: ask for fewer tokens, or raise --deadline")
+        return await streamed(request, replies.stream(asked), until, lambda event: as_event(*event))
+    return await whole(request, replies.reply(asked), until, lambda answered: answered)
 
 
 async def prompt(request: Request) -> Response:
     """The exact prompt for a thread."""
-    asked = parse(PromptRequest, await _body(request))
+    asked = parse(PromptRequest, await body(request))
     return UnicodeJSONResponse(await request.app.state.replies.prompt(asked))
 
 
@@ -182,7 +113,7 @@ async def show_adapter(request: Request, name: str) -> Response:
 
 async def reload(request: Request) -> Response:
     """Pick up what training wrote."""
-    asked = parse(ReloadRequest, await _body(request))
+    asked = parse(ReloadRequest, await body(request))
     asked.check()
     registry: Registry = request.app.state.registry
     results = await registry.reload(
@@ -194,27 +125,15 @@ async def reload(request: Request) -> Response:
         asked.allow_unlabelled,
         asked.variant,
     )
-    body: dict[str, Any] = {
+    answered: dict[str, Any] = {
         "results": [result.as_json() for result in results],
         "default_adapter": registry.default,
     }
     refused = [result for result in results if result.status == "refused"]
     if refused:
         first = refused[0].errors[0]
-        body |= envelope(first["code"], f"{refused[0].name}: {first['message']}", first["details"])
-    return UnicodeJSONResponse(body, 409 if refused else 200)
-
-
-async def _body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise Malformed("the body ended early", code="bad_request") from None
-
-
-async def _until_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        answered |= envelope(first["code"], f"{refused[0].name}: {first['message']}", first["details"])
+    return UnicodeJSONResponse(answered, 409 if refused else 200)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
