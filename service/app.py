@@ -14,10 +14,12 @@ from service.answers import UnicodeJSONResponse, answer, as_event, envelope
 from service.delivery import body, deadline, streamed, whole
 from service.doors import Doors
 from service.engine import Engine
+from service.openai_routes import chat_completions, list_models, show_model
 from service.registry import Registry
 from service.replies import Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
+from service.vllm_routes import load_lora_adapter, unload_lora_adapter
 
 _NO_TELEMETRY: Any = {
     "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
@@ -58,6 +60,11 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     app.add_api_route("/adapters", list_adapters, methods=["GET"])
     app.add_api_route("/adapters/reload", reload, methods=["POST"])
     app.add_api_route("/adapters/{name}", show_adapter, methods=["GET"])
+    app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
+    app.add_api_route("/v1/models", list_models, methods=["GET"])
+    app.add_api_route("/v1/models/{name}", show_model, methods=["GET"])
+    app.add_api_route("/v1/load_lora_adapter", load_lora_adapter, methods=["POST"])
+    app.add_api_route("/v1/unload_lora_adapter", unload_lora_adapter, methods=["POST"])
     app.state.settings, app.state.engine = settings, engine
     return app
 
