@@ -44,6 +44,11 @@ def as_event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {_json(data)}\n\n".encode()
 
 
+def as_data(data: Any) -> bytes:
+    """One server-sent event without a name, as OpenAI's clients read them."""
+    return f"data: {_json(data)}\n\n".encode()
+
+
 def _json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 

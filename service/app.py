@@ -1,32 +1,28 @@
 """The routes. Each takes a request, calls, and returns; errors are answered by one table (``answers``)."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
-from service.answers import NOBODY, UnicodeJSONResponse, answer, as_event, envelope
+from errors import NotReady, SamevoiceError
+from service.answers import UnicodeJSONResponse, answer, as_event, envelope
+from service.delivery import body, deadline, streamed, whole
 from service.doors import Doors
 from service.engine import Engine
 from service.metrics import MEDIA_TYPE, Metrics
-from service.observed import Observed, note_error, note_usage
+from service.observed import Observed, note_error
+from service.openai_routes import chat_completions, list_models, show_model
 from service.registry import Registry
-from service.replies import Event, Replies
+from service.replies import Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
+from service.vllm_routes import load_lora_adapter, unload_lora_adapter
 
-log = logging.getLogger("samevoice.http")
-
-WRITE_S = 1.0  # how long after its deadline the end of a stream may still be read
-T = TypeVar("T")
 _NO_TELEMETRY: Any = {
     "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
 }  # fmt: skip
@@ -62,14 +58,7 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     app.add_exception_handler(SamevoiceError, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _internal)
-    app.add_api_route("/healthz", healthz, methods=["GET"])
-    app.add_api_route("/readyz", readyz, methods=["GET"])
-    app.add_api_route("/metrics", metrics, methods=["GET"])
-    app.add_api_route("/reply", reply, methods=["POST"])
-    app.add_api_route("/prompt", prompt, methods=["POST"])
-    app.add_api_route("/adapters", list_adapters, methods=["GET"])
-    app.add_api_route("/adapters/reload", reload, methods=["POST"])
-    app.add_api_route("/adapters/{name}", show_adapter, methods=["GET"])
+    _add_routes(app)
     app.state.settings, app.state.engine, app.state.metrics = settings, engine, Metrics()
     return app
 
@@ -78,6 +67,25 @@ def with_doors(app: FastAPI, hosts: list[str], token: str | None) -> Observed:
     """*app* behind its doors, and observed: what the server is given."""
     doors = Doors(app, frozenset(host.lower() for host in hosts), token.encode() if token else None)
     return Observed(doors, app.state.metrics)
+
+
+def _add_routes(app: FastAPI) -> None:
+    for method, path, handler in (
+        ("GET", "/healthz", healthz),
+        ("GET", "/readyz", readyz),
+        ("GET", "/metrics", metrics),
+        ("POST", "/reply", reply),
+        ("POST", "/prompt", prompt),
+        ("GET", "/adapters", list_adapters),
+        ("POST", "/adapters/reload", reload),
+        ("GET", "/adapters/{name}", show_adapter),
+        ("POST", "/v1/chat/completions", chat_completions),
+        ("GET", "/v1/models", list_models),
+        ("GET", "/v1/models/{name}", show_model),
+        ("POST", "/v1/load_lora_adapter", load_lora_adapter),
+        ("POST", "/v1/unload_lora_adapter", unload_lora_adapter),
+    ):
+        app.add_api_route(path, handler, methods=[method])
 
 
 async def healthz() -> Response:
@@ -99,85 +107,17 @@ async def metrics(request: Request) -> Response:
 
 async def reply(request: Request) -> Response:
     """A reply, or n of them, to a thread. A client that leaves takes its rows out of the batch."""
-    asked = parse(PromptRequest, await _body(request))
+    asked = parse(PromptRequest, await body(request))
     replies: Replies = request.app.state.replies
-    until = asyncio.get_running_loop().time() + request.app.state.settings.deadline_s
+    until = deadline(request)
     if asked.stream:
-        return await _stream(request, replies.stream(asked), until)
-    answered = await _while_there(request, _by(until, replies.reply(asked)))
-    if answered is None:
-        return Response(status_code=NOBODY)
-    note_usage(request.scope, answered["usage"])
-    return UnicodeJSONResponse(answered)
-
-
-async def _stream(request: Request, events: AsyncGenerator[Event, None], until: float) -> Response:
-    """Events as they come. What is refused before the first of them is refused as without a stream."""
-    first = await _while_there(request, _by(until, anext(events)))
-    if first is None:
-        return Response(status_code=NOBODY)
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            yield as_event(*first)
-            while event := await _by(until, anext(events, None)):
-                if event[0] == "done":
-                    note_usage(request.scope, event[1]["usage"])
-                yield as_event(*event)
-        except SamevoiceError as error:
-            note_error(request.scope, error.code)
-            yield as_event("error", envelope(error.code, error.message, error.details))
-
-    return _EventStream(body(), events, until)
-
-
-class _EventStream(StreamingResponse):
-    """A body made of *events*. However it ends, so do they: the client may have left, or read nothing until *until*."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, body: AsyncIterator[bytes], events: AsyncGenerator[Event, None], until: float):
-        super().__init__(body, headers={"Cache-Control": "no-store"})
-        self._events, self._until = events, until
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout_at(self._until + WRITE_S):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
-            log.warning("a client did not read its reply")
-        finally:
-            await self._events.aclose()
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What *work* gives; None if the client leaves before: then it is cancelled, and has ended."""
-    doing = asyncio.create_task(work)
-    left = asyncio.create_task(_until_disconnect(request))
-    try:
-        await asyncio.wait({doing, left}, return_when=asyncio.FIRST_COMPLETED)
-        return await doing if doing.done() else None
-    finally:
-        doing.cancel()
-        left.cancel()
-        await asyncio.gather(doing, left, return_exceptions=True)
-
-
-async def _by(until: float, work: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout_at(until):
-            return await work
-    except TimeoutError:
-        raise _too_late() from None
-
-
-def _too_late() -> DeadlinePassed:
-    return DeadlinePassed("no reply within the time allowed: ask for fewer tokens, or raise --deadline")
+        return await streamed(request, replies.stream(asked), until, lambda event: as_event(*event))
+    return await whole(request, replies.reply(asked), until, lambda answered: answered)
 
 
 async def prompt(request: Request) -> Response:
     """The exact prompt for a thread."""
-    asked = parse(PromptRequest, await _body(request))
+    asked = parse(PromptRequest, await body(request))
     return UnicodeJSONResponse(await request.app.state.replies.prompt(asked))
 
 
@@ -199,7 +139,7 @@ async def show_adapter(request: Request, name: str) -> Response:
 
 async def reload(request: Request) -> Response:
     """Pick up what training wrote."""
-    asked = parse(ReloadRequest, await _body(request))
+    asked = parse(ReloadRequest, await body(request))
     asked.check()
     registry: Registry = request.app.state.registry
     results = await registry.reload(
@@ -211,7 +151,7 @@ async def reload(request: Request) -> Response:
         asked.allow_unlabelled,
         asked.variant,
     )
-    body: dict[str, Any] = {
+    answered: dict[str, Any] = {
         "results": [result.as_json() for result in results],
         "default_adapter": registry.default,
     }
@@ -220,20 +160,8 @@ async def reload(request: Request) -> Response:
     if refused:
         first = refused[0].errors[0]
         note_error(request.scope, first["code"])
-        body |= envelope(first["code"], f"{refused[0].name}: {first['message']}", first["details"])
-    return UnicodeJSONResponse(body, 409 if refused else 200)
-
-
-async def _body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise Malformed("the body ended early", code="bad_request") from None
-
-
-async def _until_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        answered |= envelope(first["code"], f"{refused[0].name}: {first['message']}", first["details"])
+    return UnicodeJSONResponse(answered, 409 if refused else 200)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

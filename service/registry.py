@@ -173,10 +173,26 @@ class Registry:
             AdapterRefused: ``missing_file``, if the whole store is gone.
         """
         _check_variant(allow_unlabelled, variant)
+        async with self._alone():
+            return await Reload(self._loader, Wish(name, generation, expected, dry_run, activate, variant)).run()
+
+    async def unload(self, name: str) -> None:
+        """*name* leaves its slot and answers no more, until a reload brings it back; what is on its way ends with it.
+
+        Raises:
+            UnknownAdapter: If it does not answer now.
+            Busy: ``reload_busy``, if a reload is running.
+        """
+        async with self._alone():
+            await Reload(self._loader, Wish(name)).unload()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One at a time. Raises Busy."""
         if self._reloading.locked():
             raise Busy("another reload is running: try again in a moment", code="reload_busy")
         async with self._reloading:
-            return await Reload(self._loader, Wish(name, generation, expected, dry_run, activate, variant)).run()
+            yield
 
     def _remembered(self, name: str) -> CheckedAdapter | None:
         """What *name* answers with, once it has been read."""

@@ -76,6 +76,14 @@ class Reload:
             self.catalogue.choose_newest()
         return results
 
+    async def unload(self) -> None:
+        """The one name answers no more, as if it had never been loaded. Raises UnknownAdapter."""
+        assert self.wish.name is not None
+        async with self.loader.turn:
+            self.catalogue.find(self.wish.name)
+            self._remove(self.wish.name)
+        self.catalogue.choose_newest()
+
     async def _all(self) -> list[Result]:
         if self.catalogue.names and not await asyncio.to_thread(self.reader.exists):
             raise AdapterRefused("the adapter store is gone: what was loaded goes on serving", code="missing_file")
@@ -172,5 +180,5 @@ class Reload:
     def _remove(self, name: str) -> Result:
         known, serving = self.catalogue.names.pop(name), self.pool.remove(name)
         self.reader.forget(name)
-        log.info("adapter %s is gone from the store and no longer served", name)
+        log.info("adapter %s is no longer served", name)
         return Result(name, "removed", None, known.generation, in_flight_on_previous=serving.leases if serving else 0)

@@ -1,6 +1,6 @@
 """Requests as clients send them: strict, every number within bounds, and no error repeats what was sent."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+MOST_MESSAGES = 2000
 ADAPTER_PATTERN = f"{NAME_PATTERN[:-1]}(@{GENERATION_PATTERN[1:-1]})?$"
 
 
@@ -36,15 +37,11 @@ class MessageIn(Strict):
     sent_at: Moment | None = None
 
 
-class PromptRequest(Strict):
-    """A thread, and which adapter to answer it with."""
+class ReplyOptions(Strict):
+    """What a request may say beside its thread, on every route that writes replies."""
 
-    messages: list[MessageIn] = Field(min_length=1, max_length=2000)
     category: str | None = Field(None, max_length=32)
     is_group: bool = False
-    variant: str | None = Field(None, max_length=64)
-    name: str | None = Field(None, max_length=32)
-    adapter: str | None = Field(None, pattern=ADAPTER_PATTERN)
     n: int = Field(1, ge=1, le=8)
     max_tokens: int = Field(64, ge=1, le=1024)
     temperature: float = Field(0.7, ge=0, le=2)
@@ -57,6 +54,15 @@ class PromptRequest(Strict):
 
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+
+
+class PromptRequest(ReplyOptions):
+    """A thread, and which adapter to answer it with."""
+
+    messages: list[MessageIn] = Field(min_length=1, max_length=MOST_MESSAGES)
+    variant: str | None = Field(None, max_length=64)
+    name: str | None = Field(None, max_length=32)
+    adapter: str | None = Field(None, pattern=ADAPTER_PATTERN)
 
 
 class ReloadRequest(Strict):
@@ -108,6 +114,14 @@ def parse(model: type[Model], raw: bytes) -> Model:
 
 def _path(model: type[BaseModel], location: tuple[Any, ...]) -> str:
     """Where a fault is, in names of ours: a client may have put message text into a key."""
-    known = {*model.model_fields, *MessageIn.model_fields}
+    known = _names(model)
     parts = [str(part) if isinstance(part, int) or part in known else "(unknown field)" for part in location]
     return ".".join(parts) or "(body)"
+
+
+def _names(kind: Any) -> set[str]:
+    """The fields of a model and of the models in them."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        return set(fields).union(*(_names(field.annotation) for field in fields.values()))
+    return set[str]().union(*map(_names, get_args(kind)))

@@ -101,7 +101,8 @@ def test_http_stays_in_the_service() -> None:
     """Only the service knows HTTP, and of it only the files that answer."""
     users = {file for file in files() if tops(file) & {"fastapi", "starlette", "uvicorn"}}
 
-    answer = {"__main__", "answers", "app", "doors", "observed"}
+    routes = {"app", "openai_routes", "vllm_routes"}
+    answer = {"__main__", "answers", "delivery", "doors", "observed", *routes}
     assert {f"service/{name}.py" for name in answer} == users
 
 

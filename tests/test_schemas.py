@@ -18,6 +18,7 @@ CANARY = "Purple Walrus 7719"
 JSON = {"Content-Type": "application/json"}
 GOOD = json.dumps(asked()).encode()
 ROUTES = ("/reply", "/prompt", "/adapters/reload")
+OTHER_SHAPES = ("/v1/chat/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ MALFORMED: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [*ROUTES, *OTHER_SHAPES])
 @pytest.mark.parametrize("case", MALFORMED)
 def test_what_is_not_json_is_malformed(client: TestClient, case: str, route: str) -> None:
     """A body that is no JSON in UTF-8 gets 400 on every route."""
@@ -178,7 +179,7 @@ def test_ten_thousand_faults_are_a_short_answer(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("body", ["null", "[]", '""', "5", "true", '"x"', "[{}]", "1e5"])
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [*ROUTES, *OTHER_SHAPES])
 def test_a_body_that_is_no_object_is_refused(client: TestClient, body: str, route: str) -> None:
     """W72: JSON that is not an object is an invalid field, the body as a whole."""
     answered = client.post(route, content=body.encode(), headers=JSON)
