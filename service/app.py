@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -69,9 +69,10 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     return app
 
 
-def with_doors(app: FastAPI, hosts: list[str], token: str | None) -> Doors:
-    """*app* behind its doors: what the server is given."""
-    return Doors(app, frozenset(host.lower() for host in hosts), token.encode() if token else None)
+def with_doors(app: FastAPI, hosts: Iterable[str] | None, token: str | None) -> Doors:
+    """*app* behind its doors: what the server is given. No *hosts*: any Host may be asked for."""
+    allowed = None if hosts is None else frozenset(host.lower() for host in hosts)
+    return Doors(app, allowed, token.encode() if token else None)
 
 
 async def healthz() -> Response:
