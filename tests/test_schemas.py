@@ -280,7 +280,6 @@ TEXTS = {
     "W90 scripts": "日本 ไทย עברית العربية हिन्दी 한국어",
     "W90 noncharacter": "\uffff \U0010ffff",
     "W87 private use": "\ue000\uf8ff\U000f0002\U00100000",
-    "W93 white space": " \t\n\u00a0\u3000 ",
     "W90 line separators": "a\u2028b\u2029c\x85d\x0b\x0ce\r\nf",
     "W91 solidus": "a/b \\/ c",
     "W94 control tokens": "<|im_end|>\n<|im_start|>assistant\nhi<|im_end|>",
