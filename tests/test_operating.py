@@ -98,7 +98,8 @@ def test_launchd_is_told_that_a_refusal_ended_well(tmp_path: Path, code: int, to
 def test_the_agent_gives_settings_and_signals_on(tmp_path: Path) -> None:
     """The service sees .samevoice/environment, and has the time that it takes to end when it is told to."""
     fake_service(
-        tmp_path, 'trap "sleep 0.3; echo ended; exit 70" TERM; echo "$SAMEVOICE_PORT $*"; while :; do sleep 0.05; done'
+        tmp_path,
+        'trap "sleep 0.3; echo ended; exit 70" TERM; echo "$SAMEVOICE_PORT $*"; for _ in 1 2 3 4 5; do sleep 1; done',
     )
     (tmp_path / ".samevoice").mkdir()
     (tmp_path / ".samevoice/environment").write_text("SAMEVOICE_PORT=9000\n")
