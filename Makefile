@@ -19,10 +19,10 @@ BLAS := libopenblas0-pthread
 FIND_BLAS = $(PY) -c 'import sys; from base_model.fast_cpu import HOW_TO_INSTALL, prepare_cpu; \
 	sys.platform != "linux" or prepare_cpu() or sys.exit(print("setup:", HOW_TO_INSTALL) or 1)'
 
-.PHONY: help serve demo test check bench prove setup clean
+.PHONY: help serve demo test check bench prove setup clean install-service remove-service
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 serve: setup ## serve on 127.0.0.1:8000; options: make serve ARGS="--port 9000"
 	$(PY) -m service $(ARGS)
@@ -45,6 +45,40 @@ prove: setup ## reliability figures: kills, faults, overload, leaks; writes docs
 	$(PY) -m benchmarks.prove
 
 setup: $(VENV)/.ready $(VENV)/.blas $(if $(CUDA),$(VENV)/.cuda) ## what the others need: PYTHON=... chooses the Python, CUDA=1 MLX for NVIDIA GPUs
+
+UNIT := samevoice.service
+UNITS = $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/systemd/user
+AGENT := org.samevoice.service
+AGENTS = $(HOME)/Library/LaunchAgents
+FILL_IN = sed 's|@PROJECT@|$(CURDIR)|g'
+HAS_LAUNCHD = [ "$$(uname -s)" = Darwin ]
+HAS_SYSTEMD = { command -v systemctl && systemctl --user show-environment; } >/dev/null 2>&1
+NO_SUPERVISOR = { echo "service: neither launchd nor systemd --user is here. Have whatever keeps programs running run:"; \
+	echo "service:   cd '$(CURDIR)' && .venv/bin/python -m service"; \
+	echo "service: and start it anew when it ends with exit code 70 or by a signal, but not after 0, 1, 2 or 3"; exit 1; }
+
+install-service: setup ## start the service now and at each login: launchd on macOS, systemd --user on Linux
+	@case '$(CURDIR)' in *[\"\\\$$%\&\<\>\|]*) \
+		echo "service: this folder's name has a character that unit files cannot hold: move the project"; exit 1;; esac
+	@mkdir -p .samevoice adapters && chmod 700 .samevoice
+	@if $(HAS_LAUNCHD); then \
+		mkdir -p "$(AGENTS)" && $(FILL_IN) deploy/$(AGENT).plist >"$(AGENTS)/$(AGENT).plist" || exit 1; \
+		launchctl bootout "gui/$$(id -u)/$(AGENT)" 2>/dev/null; \
+		launchctl bootstrap "gui/$$(id -u)" "$(AGENTS)/$(AGENT).plist" || exit 1; \
+		echo "service: installed; its log is .samevoice/service.log"; \
+	elif $(HAS_SYSTEMD); then \
+		mkdir -p "$(UNITS)" && $(FILL_IN) deploy/$(UNIT) >"$(UNITS)/$(UNIT)" && systemctl --user daemon-reload \
+			&& systemctl --user enable $(UNIT) && systemctl --user restart $(UNIT) || exit 1; \
+		echo "service: installed; its log: journalctl --user -u samevoice"; \
+		echo "service: to have it run while nobody is logged in: loginctl enable-linger"; \
+	else $(NO_SUPERVISOR); fi
+
+remove-service: ## stop the service and do not start it at login any more; adapters and token stay
+	@if $(HAS_LAUNCHD); then \
+		launchctl bootout "gui/$$(id -u)/$(AGENT)" 2>/dev/null; rm -f "$(AGENTS)/$(AGENT).plist"; \
+	elif $(HAS_SYSTEMD); then \
+		systemctl --user disable --now $(UNIT) 2>/dev/null; rm -f "$(UNITS)/$(UNIT)"; systemctl --user daemon-reload; \
+	else rm -f "$(UNITS)/$(UNIT)"; echo "service: neither launchd nor systemd --user is here: nothing runs"; fi
 
 clean: ## remove the environment and all caches; messages, datasets and adapters stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,12 +6,11 @@ Exit codes: 0 stopped as asked, 1 refused (bad model, port in use), 2 wrong usag
 
 import contextlib
 import fcntl
-import ipaddress
 import logging
 import os
+import re
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,12 @@ from base_model.offline import stay_offline
 from base_model.resolve import is_hub_id
 from errors import Locked, Refused, SamevoiceError, exit_code, internal_failure
 from service.app import create_app, with_doors
+from service.certificate import check_certificate
+from service.checking import check
 from service.engine import Engine
+from service.listening import Listening, on_address, on_unix_socket
 from service.memory_budget import MB
+from service.private import private_file, private_folder, private_store
 from service.registry import Registry
 from service.settings import Settings, read_settings
 
@@ -61,8 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_only_one(settings.adapters))
-            listener = stack.enter_context(_listen(settings))
-            return _serve(settings, listener)
+            return _serve(settings, stack.enter_context(_listening(settings)))
     except SamevoiceError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         return exit_code(error)
@@ -73,13 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 70
 
 
-def _serve(settings: Settings, listener: socket.socket) -> int:
+def _serve(settings: Settings, listening: Listening) -> int:
     stay_offline(hub_allowed=is_hub_id(settings.model))
     blas = prepare_cpu()
     if sys.platform == "linux" and blas is None:
         print(f"note: {HOW_TO_INSTALL}", file=sys.stderr)
     token = _token(settings)
-    host, port = settings.host, listener.getsockname()[1]
+    for line in settings.warnings():
+        print(f"warning: {line}", file=sys.stderr)
 
     def open_device():  # type: ignore[no-untyped-def]
         # Imports mlx: on the engine thread, and after the BLAS has been opened.
@@ -93,18 +96,24 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         )  # fmt: skip
 
     engine = Engine(open_device, settings.rows)
-    app = create_app(settings, engine, lambda registry: _announce(settings, registry, port, token))
-    names = {host, "localhost", "127.0.0.1", "[::1]"} if _is_loopback(host) else {host}
+
+    def announce(registry: Registry) -> None:
+        _announce(settings, registry, listening, token)
+
+    print("loading: " + ", ".join(settings.lines()), flush=True)
+    if settings.check:
+        check(settings, engine, announce)
+        return 0
+    app = create_app(settings, engine, announce)
     config = uvicorn.Config(
-        with_doors(app, [f"{name}:{port}" for name in names], token), http="h11", ws="none", lifespan="on",
-        access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=15,
+        with_doors(app, listening.hosts, token), http="h11", ws="none", lifespan="on",
+        ssl_certfile=settings.certificate, ssl_keyfile=settings.key, access_log=False, log_level="warning",
+        server_header=False, timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=15,
     )  # fmt: skip
     server = Server(config)
     engine.on_failure = lambda: setattr(server, "should_exit", True)
-    print("loading: " + ", ".join(settings.lines()), flush=True)
     engine.start().result()  # a base that cannot be used is refused here, in one line
-    server.run(sockets=[listener])
+    server.run(sockets=[listening.socket])
     engine.stop()
     if engine.failure is not None:
         print(f"error [engine_error]: the engine failed ({engine.failure})", file=sys.stderr)
@@ -112,9 +121,8 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     return 0
 
 
-def _announce(settings: Settings, registry: Registry, port: int, token: str | None) -> None:
-    address = f"http://{settings.host}:{port}"
-    auth = f' -H "Authorization: Bearer $(cat {settings.token_file})"' if token else ""
+def _announce(settings: Settings, registry: Registry, listening: Listening, token: str | None) -> None:
+    auth = f' -H "Authorization: Bearer $(cat {settings.token_file})"' if settings.token_file else ""
     print(f"base      {registry.base.name}, {registry.base.fingerprint[:19]}…, {registry.base.blocks} blocks")
     print("memory    at most:", *registry.base.budget, sep="\n          ")
     rows = registry.describe()
@@ -124,11 +132,11 @@ def _announce(settings: Settings, registry: Registry, port: int, token: str | No
         print(f"          and {len(rows) - MOST_SHOWN} more: GET /adapters")
     if not rows:
         print("adapter   none yet: replies come from the base until training publishes one")
-    if token:
-        print(f"token     in {settings.token_file}")
-    print(f"ready     {address}\n")
+    if settings.token_file:
+        print(f"token     in {settings.token_file}{'' if token else ', which a start will make'}")
+    print(f"{'checked' if settings.check else 'ready  '}   {listening.address}\n")
     print(
-        f"curl {address}/reply{auth} -H 'Content-Type: application/json' "
+        f"{listening.curl}/reply{auth} -H 'Content-Type: application/json' "
         """-d '{"messages": [{"from_me": false, "text": "are you coming tonight?"}]}'"""
     )
     print(flush=True)
@@ -144,48 +152,40 @@ def _adapter_line(row: dict[str, Any]) -> str:
 
 
 def _token(settings: Settings) -> str | None:
-    """The token in the token file, made 0600 when it is not there."""
+    """The token in the token file, made 0600 when it is not there; None without one, or where a check makes none."""
     path = settings.token_file
     if path is None:
-        if not _is_loopback(settings.host):
-            raise Refused(f"--no-auth on {settings.host} would let everybody in: use a token", code="open_to_all")
         return None
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not settings.check or path.parent.exists():
+        private_folder(path.parent, "of the token: give it one of its own")
+    if settings.check and not path.exists():
+        return None
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
-    info = path.stat()
-    if info.st_mode & 0o077 or info.st_uid != os.geteuid():
-        raise Refused(f"the token file {path} can be read by others: chmod 600 it", code="unsafe_file")
-    token = path.read_text(encoding="ascii").strip()
-    if len(token) < 16:
+    private_file(path, "the token file")
+    token = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch("[!-~]{16,}", token):
         raise Refused(
-            f"the token in {path} is shorter than 16 characters: delete it to get a new one", code="weak_token"
+            f"the token in {path} is shorter than 16 characters or not plain: delete it to get a new one",
+            code="weak_token",
         )
     return token
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With its protocol named, or asyncio would leave small writes to wait for each other: 40 ms a token.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise Refused(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port",
-            code="port_in_use",
-        ) from None
-    return listener
+def _listening(settings: Settings) -> contextlib.AbstractContextManager[Listening]:
+    if settings.certificate is not None and settings.key is not None:
+        check_certificate(settings.certificate, settings.key)
+    if settings.socket is not None:
+        return on_unix_socket(settings.socket)
+    return on_address(settings.host, settings.port, settings.certificate)
 
 
 @contextlib.contextmanager
 def _only_one(store: Path) -> Iterator[None]:
     """Two services must not share a store."""
-    store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_store(store)
     handle = os.open(store / ".serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,15 +196,6 @@ def _only_one(store: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The routes. Each takes a request, calls, and returns; errors are answered by one table (``answers``)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -63,10 +63,10 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     return app
 
 
-def with_doors(app: FastAPI, hosts: list[str], token: str | None) -> Observed:
-    """*app* behind its doors, and observed: what the server is given."""
-    doors = Doors(app, frozenset(host.lower() for host in hosts), token.encode() if token else None)
-    return Observed(doors, app.state.metrics)
+def with_doors(app: FastAPI, hosts: Iterable[str] | None, token: str | None) -> Observed:
+    """*app* behind its doors, and observed: what the server is given. No *hosts*: any Host may be asked for."""
+    allowed = None if hosts is None else frozenset(host.lower() for host in hosts)
+    return Observed(Doors(app, allowed, token.encode() if token else None), app.state.metrics)
 
 
 def _add_routes(app: FastAPI) -> None:

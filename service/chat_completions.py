@@ -15,7 +15,16 @@ from pydantic_core import PydanticCustomError
 from errors import InvalidField
 from service.answers import as_data
 from service.replies import Event
-from service.schemas import ADAPTER_PATTERN, MOST_MESSAGES, MessageIn, PromptRequest, ReplyOptions, Strict, Text
+from service.schemas import (
+    ADAPTER_PATTERN,
+    MOST_MESSAGES,
+    ONE_LINE,
+    MessageIn,
+    PromptRequest,
+    ReplyOptions,
+    Strict,
+    Text,
+)
 
 
 def _joined(value: Any) -> Any:
@@ -48,7 +57,7 @@ class ChatMessage(_Nullable):
 
     role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: Annotated[Text, BeforeValidator(_joined)]
-    name: str | None = Field(None, max_length=300)
+    name: str | None = Field(None, max_length=300, pattern=ONE_LINE)
 
     def messages(self) -> list[MessageIn]:
         """As messages of a thread. The lines of a reply are its bubbles: each was a message of its own."""

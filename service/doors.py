@@ -29,12 +29,12 @@ class Doors:
     """An ASGI app that lets the right requests through to *app*.
 
     Attributes:
-        hosts: Every ``host:port`` that may be asked for, lower case.
+        hosts: Every ``host:port`` that may be asked for, lower case; None: any, where no browser can come from.
         token: What ``Authorization: Bearer`` must say; None lets everybody on this machine in.
     """
 
     app: ASGIApp
-    hosts: Collection[str]
+    hosts: Collection[str] | None
     token: bytes | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +68,7 @@ class Doors:
     def _check(self, scope: Scope) -> None:
         headers = _headers(scope)
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if host not in self.hosts:
+        if self.hosts is not None and host not in self.hosts:
             raise Forbidden("this Host is not the service's own address", code="forbidden_host")
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() != f"{scope['scheme']}://{host}":

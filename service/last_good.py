@@ -24,10 +24,10 @@ MAX_RECORD = 2**24
 
 
 class LastGood:
-    """The record of one store, in memory and on disk."""
+    """The record of one store, in memory and, if *writes*, on disk."""
 
-    def __init__(self, store: Path):
-        self._store = store
+    def __init__(self, store: Path, writes: bool = True):
+        self._store, self._writes = store, writes
         self._generations: dict[str, str] = {}
         self._writing = threading.Lock()
 
@@ -60,6 +60,8 @@ class LastGood:
                 self._write()
 
     def _write(self) -> None:
+        if not self._writes:
+            return
         data = json.dumps({"last_good": self._generations}, indent=1).encode() + b"\n"
         try:
             _replace(self._store / RECORD, data)

@@ -42,13 +42,17 @@ class Registry:
     Args:
         default: The name that answers when a request names none; None is the newest.
         patience_s: How long a load waits for a slot when each is in use.
+        records: What answers is noted in the store, for the next start.
     """
 
-    def __init__(self, store: Path, engine: Engine, base: BaseFacts, default: str | None, patience_s: float = 1.0):
+    def __init__(
+        self, store: Path, engine: Engine, base: BaseFacts, default: str | None, patience_s: float = 1.0,
+        records: bool = True,
+    ):  # fmt: skip
         self.base = base
         self._catalogue = Catalogue(default)
         self._pool = SlotPool(base.slots, engine.free)
-        self._last_good = LastGood(store)
+        self._last_good = LastGood(store, records)
         self._reader = StoreReader(store, base)
         self._loader = Loader(self._reader, self._catalogue, self._last_good, self._pool, engine, patience_s)
         self._reloading = asyncio.Lock()

@@ -1,8 +1,8 @@
 """Requests as clients send them: strict, every number within bounds, and no error repeats what was sent."""
 
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from errors import InvalidField, Malformed
 from prompt_format.manifest import GENERATION_PATTERN, NAME_PATTERN
@@ -24,7 +24,13 @@ def _written_out(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+MOST_TOKENS = 4096  # of all replies of a request
+
+# Two characters for programs' own use, which nobody types: in a text they mean that some other program's marks were
+# left in it.
+NO_MARKS = "^[^\U000f0000\U000f0001]*$"
+ONE_LINE = r"^[^\p{Cc}\u{2028}\u{2029}]*$"
+Text = Annotated[str, Field(min_length=1, max_length=20_000, pattern=NO_MARKS)]
 Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written_out)]
 
 
@@ -33,7 +39,7 @@ class MessageIn(Strict):
 
     text: Text
     from_me: bool
-    sender: str | None = Field(None, max_length=300)
+    sender: str | None = Field(None, max_length=300, pattern=ONE_LINE)
     sent_at: Moment | None = None
 
 
@@ -51,6 +57,15 @@ class ReplyOptions(Strict):
     repetition_penalty: float = Field(1.0, ge=0.5, le=2)
     seed: int | None = Field(None, ge=0, lt=2**64)
     stream: bool = False
+
+    @model_validator(mode="after")
+    def _not_too_much(self) -> Self:
+        if self.n * self.max_tokens > MOST_TOKENS:
+            raise InvalidField(
+                f"n and max_tokens: {self.n} x {self.max_tokens} tokens are more than {MOST_TOKENS}, lower one of them",
+                details=["n: too_many_tokens", "max_tokens: too_many_tokens"],
+            )
+        return self
 
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)

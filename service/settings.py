@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.listening import is_loopback
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -17,6 +19,9 @@ class Settings:
         context: Tokens that a prompt and its reply may take together; the base's own context if that is less.
         prefix_cache_mb: The most that prompts already read may keep in memory; 0 keeps none.
         memory_gb: What the service may need in memory at most; None: what is found to be there.
+        socket: A unix socket to listen on; then *host* and *port* are of no use.
+        certificate: With *key*: TLS, by files in PEM.
+        check: Only say what would be served. Not a setting that is printed.
     """
 
     model: str = "base_model/starter"
@@ -33,10 +38,28 @@ class Settings:
     context: int = 4096
     prefix_cache_mb: int = 512
     memory_gb: float | None = None
+    socket: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    check: bool = False
 
     def lines(self) -> list[str]:
         """``name = value``, to be printed at start."""
-        return [f"{name} = {value}" for name, value in vars(self).items()]
+        return [f"{name} = {value}" for name, value in vars(self).items() if name != "check"]
+
+    def warnings(self) -> list[str]:
+        """What works and should be known."""
+        if self.socket is not None:
+            return []
+        found = []
+        if self.token_file is None:
+            found.append("--no-auth: every program and every user of this machine can use the service")
+        if not is_loopback(self.host) and self.certificate is None:
+            found.append(
+                f"{self.host} is reached over a network, where messages and the token can be read: "
+                "give --certificate and --key"
+            )
+        return found
 
 
 def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -55,6 +78,12 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
     auth = parser.add_mutually_exclusive_group()
     auth.add_argument("--token-file", type=Path, default=of("TOKEN_FILE", default.token_file), help="made if absent")
     auth.add_argument("--no-auth", action="store_true", help="no token, on a loopback address only")
+    parser.add_argument(
+        "--socket", type=_path, default=of("SOCKET", ""), help="listen on this unix socket, not on a host and port"
+    )
+    parser.add_argument("--certificate", type=_path, default=of("CERTIFICATE", ""), help="for TLS, with --key; PEM")
+    parser.add_argument("--key", type=_path, default=of("KEY", ""), help="of the certificate; PEM, without a password")
+    parser.add_argument("--check", action="store_true", help="say what would be served, and start nothing")
     parser.add_argument("--slots", type=int, default=of("SLOTS", default.slots), help="adapters in memory at once")
     parser.add_argument("--rank", type=int, default=of("RANK", default.rank), help="largest adapter rank")
     parser.add_argument("--rows", type=int, default=of("ROWS", default.rows), help="replies decoded at once")
@@ -79,9 +108,25 @@ def read_settings(arguments: Sequence[str] | None, environment: Mapping[str, str
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}")
+    _check_together(parser, options)
     return Settings(
         options.model, options.adapters, options.adapter, options.host, options.port,
         None if options.no_auth else options.token_file,
         options.slots, options.rank, options.rows, options.waiting, options.deadline,
         options.context, options.prefix_cache_mb, options.memory_gb,
+        options.socket, options.certificate, options.key, options.check,
     )  # fmt: skip
+
+
+def _path(written: str) -> Path | None:
+    return Path(written) if written else None
+
+
+def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the process with exit code 2 where options do not go together."""
+    if (options.certificate is None) != (options.key is None):
+        parser.error("--certificate and --key are given together or not at all")
+    if options.socket is not None and options.certificate is not None:
+        parser.error("--certificate is of no use with --socket: what goes through it stays on this machine")
+    if options.no_auth and options.socket is None and not is_loopback(options.host):
+        parser.error(f"--no-auth on {options.host} would let everybody in: use a token")

@@ -18,7 +18,7 @@ from service import doors
 from service.__main__ import _token
 from service.doors import MAX_BODY, Doors
 from service.schemas import PromptRequest, ReloadRequest, parse
-from service.settings import Settings
+from service.settings import Settings, read_settings
 
 TOKEN = "a-token-of-invented-letters-0123"
 HOSTS = ("127.0.0.1:8000", "localhost:8000", "[::1]:8000")
@@ -78,7 +78,7 @@ def ask(
     scheme: str = "http",
     token: str | None = TOKEN,
     inside: Callable[..., Awaitable[None]] | None = None,
-    hosts: Iterable[str] = HOSTS,
+    hosts: Iterable[str] | None = HOSTS,
 ) -> Answer:
     """The answer to one request."""
     scope = {
@@ -97,7 +97,8 @@ def ask(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    doors = Doors(inside or Inside(), frozenset(hosts), token.encode() if token else None)
+    allowed = None if hosts is None else frozenset(hosts)
+    doors = Doors(inside or Inside(), allowed, token.encode() if token else None)
     asyncio.run(doors(scope, receive, send))
     return Answer(sent)
 
@@ -269,6 +270,16 @@ def test_fetch_and_a_typed_address_may_ask(mode: str) -> None:
     assert 200 == ask(with_((b"sec-fetch-mode", mode.encode()))).status
 
 
+@pytest.mark.parametrize("host", [b"localhost", b"evil.example", b"", b"a:b:c"])
+def test_where_no_browser_can_come_from_any_host_passes(host: bytes) -> None:
+    """W13: over a unix socket any Host passes; the token is still asked for, and two Hosts are still one too many."""
+    named = (b"host", host)
+
+    assert 200 == ask(with_(named), hosts=None).status
+    assert "unauthorized" == ask(with_(named, without=b"authorization"), hosts=None).code
+    assert "bad_request" == ask([*with_(named), named], hosts=None).code
+
+
 # -- token
 
 WRONG_TOKENS: dict[str, bytes | None] = {
@@ -379,11 +390,23 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> N
         _token(settings(tmp_path / "token"))
 
 
-@pytest.mark.parametrize("text", ["", "\n", "short"])
+@pytest.mark.parametrize("mode", [0o750, 0o705, 0o711, 0o777])
+def test_a_token_in_a_folder_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    """W28, P21: the folder of the token is its owner's alone too."""
+    folder = tmp_path / "token folder"
+    _token(settings(folder / "token"))
+    folder.chmod(mode)
+
+    with pytest.raises(Refused, match="chmod 700") as refusal:
+        _token(settings(folder / "token"))
+    assert "unsafe_file" == refusal.value.code
+
+
+@pytest.mark.parametrize("text", ["", "\n", "short", "sixteen letters é and more", "two words of sixteen letters"])
 def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, text: str) -> None:
-    """An empty or short token file is not used."""
+    """An empty or short token file is not used, nor one that no header could carry."""
     path = tmp_path / "token"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
 
     with pytest.raises(Refused) as refusal:
@@ -398,10 +421,13 @@ def test_without_a_token_only_this_machine_may_come(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "studio.local", "127.0.0.1.evil.example"])
-def test_without_a_token_no_other_address_is_served(host: str) -> None:
-    """W29: --no-auth on another address is refused."""
-    with pytest.raises(Refused, match="would let everybody in"):
-        _token(settings(None, host))
+def test_without_a_token_no_other_address_is_served(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """W29, O42: --no-auth on another address is wrong usage, which ends with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--no-auth", "--host", host], {})
+
+    assert 2 == ended.value.code
+    assert f"--no-auth on {host} would let everybody in" in capsys.readouterr().err
 
 
 # -- media type and size

@@ -117,6 +117,18 @@ def test_what_is_published_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert {0o600} == {path.stat().st_mode & 0o777 for path in paths if path.is_file()}
 
 
+def test_a_store_that_others_can_read_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P21: a checkout brings the store's folder open; publishing closes it once, and says so."""
+    store = tmp_path / "adapters"
+    store.mkdir()
+    store.chmod(0o755)
+    for seed in (0, 1):
+        publish(store, a_candidate(seed=seed), activate=True)
+
+    assert 0o700 == store.stat().st_mode & 0o777
+    assert 1 == capsys.readouterr().err.count("it is yours alone now")
+
+
 def test_without_activation_current_stays(tmp_path: Path) -> None:
     """The first generation that does not pass the gate leaves the adapter without one."""
     first = publish(tmp_path, a_candidate(passed=False), activate=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,18 @@ EVERY = {
     "context": ("--context", "SAMEVOICE_CONTEXT", "1000000", 1_000_000),
     "prefix_cache_mb": ("--prefix-cache-mb", "SAMEVOICE_PREFIX_CACHE_MB", "0", 0),
     "memory_gb": ("--memory-gb", "SAMEVOICE_MEMORY_GB", "0.5", 0.5),
+    "socket": ("--socket", "SAMEVOICE_SOCKET", "/run/socket", Path("/run/socket")),
+    "certificate": ("--certificate", "SAMEVOICE_CERTIFICATE", "cert.pem", Path("cert.pem")),
+    "key": ("--key", "SAMEVOICE_KEY", "key.pem", Path("key.pem")),
 }
+# A certificate without its key is wrong usage.
+ALONG = {"certificate": {"SAMEVOICE_KEY": "k"}, "key": {"SAMEVOICE_CERTIFICATE": "c"}}
+ALSO: dict[str, dict[str, Any]] = {"certificate": {"key": Path("k")}, "key": {"certificate": Path("c")}}
 
 
 def test_every_setting_is_tried_here() -> None:
     """The table of these tests knows every setting."""
-    assert [field.name for field in dataclasses.fields(Settings)] == list(EVERY)
+    assert [field.name for field in dataclasses.fields(Settings)] == [*EVERY, "check"]
 
 
 def test_without_arguments_the_defaults_hold() -> None:
@@ -43,16 +50,18 @@ def test_without_arguments_the_defaults_hold() -> None:
 def test_the_command_line_sets(name: str) -> None:
     """An option sets its setting and no other."""
     option, _, written, value = EVERY[name]
+    expected = dataclasses.replace(Settings(), **{name: value}, **ALSO.get(name, {}))
 
-    assert dataclasses.replace(Settings(), **{name: value}) == read_settings([option, written], {})
+    assert expected == read_settings([option, written], ALONG.get(name, {}))
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_environment_sets(name: str) -> None:
     """A variable sets its setting and no other."""
     _, variable, written, value = EVERY[name]
+    expected = dataclasses.replace(Settings(), **{name: value}, **ALSO.get(name, {}))
 
-    assert dataclasses.replace(Settings(), **{name: value}) == read_settings([], {variable: written, "OTHER": "x"})
+    assert expected == read_settings([], {variable: written, "OTHER": "x", **ALONG.get(name, {})})
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -60,7 +69,7 @@ def test_the_command_line_wins_over_the_environment(name: str) -> None:
     """Where both speak, the command line is heard."""
     option, variable, written, value = EVERY[name]
 
-    assert value == getattr(read_settings([option, written], {variable: "77"}), name)
+    assert value == getattr(read_settings([option, written], {variable: "77", **ALONG.get(name, {})}), name)
 
 
 def test_no_auth_means_no_token() -> None:
@@ -76,6 +85,8 @@ WRONG = [
     ["--context", "63"], ["--context", "1000001"], ["--context", "4e3"], ["--prefix-cache-mb", "-1"],
     ["--prefix-cache-mb", "1000001"], ["--prefix-cache-mb", "0.5"], ["--memory-gb", "0"], ["--memory-gb", "-2"],
     ["--memory-gb", "nan"], ["--memory-gb", "inf"], ["--memory-gb", "all"],
+    ["--certificate", "c"], ["--key", "k"], ["--socket", "s", "--certificate", "c", "--key", "k"],
+    ["--no-auth", "--host", "0.0.0.0"], ["--no-auth", "--host", ""],
     ["--no-auth", "--token-file", "x"], ["--unknown"], ["jo"], ["--model"],
 ]  # fmt: skip
 
@@ -118,3 +129,32 @@ def test_settings_are_printed_as_resolved() -> None:
 
     assert list(EVERY) == [line.split(" = ")[0] for line in lines]
     assert {"port = 9000", "model = x"} <= set(lines)
+
+
+NETWORK = ["--host", "192.168.1.4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], []),
+        (["--no-auth"], ["--no-auth: every program"]),
+        (["--no-auth", "--host", "::1"], ["--no-auth: every program"]),
+        (NETWORK, ["192.168.1.4 is reached over a network"]),
+        ([*NETWORK, "--certificate", "c", "--key", "k"], []),
+        (["--socket", "s", "--no-auth", *NETWORK], []),
+    ],
+)
+def test_what_works_and_should_be_known_is_a_warning(arguments: list[str], words: list[str]) -> None:
+    """W29: no token, or a network without TLS, is a warning each; a socket's folder keeps everybody else out."""
+    found = read_settings(arguments, {}).warnings()
+
+    assert len(words) == len(found) and all(line.startswith(start) for line, start in zip(found, words, strict=True))
+
+
+def test_a_check_is_no_setting() -> None:
+    """--check says what to do, so it is not printed among the settings, nor taken from the environment."""
+    found = read_settings(["--check"], {})
+
+    assert found.check and Settings().lines() == found.lines()
+    assert not read_settings([], {"SAMEVOICE_CHECK": "1"}).check

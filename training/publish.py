@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -151,6 +152,10 @@ def locked(store: Path, wait_s: float = 10) -> Iterator[None]:
         Locked: If another process holds it for more than *wait_s*.
     """
     store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if store.stat().st_mode & 0o077:
+        # A checkout brings the store so; with adapters in it the service would refuse it.
+        store.chmod(0o700)
+        print(f"note: others could read the store '{store}': it is yours alone now (mode 0700)", file=sys.stderr)
     handle = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + wait_s
