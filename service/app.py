@@ -20,6 +20,7 @@ from service.registry import Registry
 from service.replies import Event, Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
+from service.watch import SILENT_S, Readiness, probe_of, watch
 
 log = logging.getLogger("samevoice.http")
 
@@ -31,24 +32,33 @@ _NO_TELEMETRY: Any = {
 }  # fmt: skip
 
 
-def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry], None] = lambda _: None) -> FastAPI:
-    """The app around an engine that has not been started; its lifespan starts and stops it.
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    on_ready: Callable[[Registry], None] = lambda _: None,
+    silent_s: float = SILENT_S,
+) -> FastAPI:
+    """The app around an engine that has not been started; its lifespan starts, watches and stops it.
 
     Args:
         on_ready: Called once, when the base is loaded and the store has been read.
+        silent_s: After so many seconds without anything done, an engine that has work counts as dead.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         base = await asyncio.wrap_future(engine.start())
+        watching = asyncio.create_task(watch(engine, silent_s))
         try:
             registry = Registry(settings.adapters, engine, base, settings.adapter)
             await registry.start()
             app.state.registry = registry
             app.state.replies = Replies(registry, engine, settings.waiting, settings.rows)
+            app.state.readiness = Readiness(engine, probe_of(base))
             on_ready(registry)
             yield
         finally:
+            watching.cancel()
             await asyncio.to_thread(engine.stop)
 
     app = FastAPI(
@@ -65,7 +75,7 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     app.add_api_route("/adapters", list_adapters, methods=["GET"])
     app.add_api_route("/adapters/reload", reload, methods=["POST"])
     app.add_api_route("/adapters/{name}", show_adapter, methods=["GET"])
-    app.state.settings, app.state.engine = settings, engine
+    app.state.settings, app.state.engine, app.state.readiness = settings, engine, None
     return app
 
 
@@ -80,9 +90,11 @@ async def healthz() -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Able to write replies."""
-    if request.app.state.engine.failure is not None:
-        raise NotReady("the engine has failed", code="engine_error")
+    """Able to deliver tokens."""
+    readiness: Readiness | None = request.app.state.readiness
+    if readiness is None:
+        raise NotReady("the base model and the adapters are being loaded")
+    await readiness.check()
     return UnicodeJSONResponse({"status": "ready"})
 
 
@@ -210,6 +222,8 @@ async def _body(request: Request) -> bytes:
         return await request.body()
     except ClientDisconnect:
         raise Malformed("the body ended early", code="bad_request") from None
+    except asyncio.CancelledError:  # the server's grace is over, and the rest of the body has not come
+        raise NotReady("the service is shutting down", code="shutting_down") from None
 
 
 async def _until_disconnect(request: Request) -> None:
