@@ -40,13 +40,13 @@ MOST_SHOWN = 20  # adapters at start
 class Server(uvicorn.Server):
     """Leaves with our exit code instead of dying of the signal.
 
-    Told to stop it begins nothing new, lets replies that are being written end within ``GRACE_S``, and refuses what is
+    Told to stop it begins nothing new, lets replies that are being written end within *grace_s*, and refuses what is
     left then: nobody is cut off without an answer. A second signal cuts at once.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine):
+    def __init__(self, config: uvicorn.Config, engine: Engine, grace_s: float = GRACE_S):
         super().__init__(config)
-        self._engine = engine
+        self._engine, self._grace_s = engine, grace_s
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await asyncio.sleep(LULL_S)
-        cutting = asyncio.get_running_loop().call_later(GRACE_S, self._engine.cut)
+        cutting = asyncio.get_running_loop().call_later(self._grace_s, self._engine.cut)
         await super().shutdown(sockets)
         cutting.cancel()
 
@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code."""
     os.umask(0o077)
-    _heed_signals()
+    heed_signals()
     settings = read_settings(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "huggingface_hub", "transformers", "asyncio"):
@@ -120,9 +120,17 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         access_log=False, log_level="warning", server_header=False, timeout_graceful_shutdown=CUT_AFTER_S,
         timeout_keep_alive=15,
     )  # fmt: skip
-    server = Server(config, engine)
-    engine.on_failure = lambda: setattr(server, "should_exit", True)
     print("loading: " + ", ".join(settings.lines()), flush=True)
+    return run(Server(config, engine), engine, listener)
+
+
+def run(server: Server, engine: Engine, listener: socket.socket) -> int:
+    """Start the engine, serve until told to stop or until it fails; returns the exit code.
+
+    Raises:
+        BaseRefused: If the base model cannot be used.
+    """
+    engine.on_failure = lambda: setattr(server, "should_exit", True)
     engine.start().result()  # a base that cannot be used is refused here, in one line
     code = 0
     try:
@@ -137,7 +145,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     return code
 
 
-def _heed_signals() -> None:
+def heed_signals() -> None:
     """Where no server listens, nothing is under way that would have to end: a signal ends it all."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _leave(0))

@@ -431,15 +431,22 @@ class Engine:
             self._fed = self._fed or self._begin(device)
             feeding = self._fed.feeding
             assert feeding is not None
-            size, began = chunk(feeding.left, room), time.monotonic()
-            if not self._writing:
-                self._beat = began + self._pace.at_most_s(size)
-            device.feed(feeding, size)
-            self._pace.took(size, time.monotonic() - began)
+            size = chunk(feeding.left, room)
+            self._feed_chunk(device, feeding, size)
             room -= max(size, self._pace.least)
             if feeding.left == 0:
                 self._start_writing(self._fed)
                 self._fed = None
+
+    def _feed_chunk(self, device: Device, feeding: Feeding, size: int) -> None:
+        began, alone = time.monotonic(), not self._writing
+        if alone:
+            self._beat = began + self._pace.at_most_s(size)
+        device.feed(feeding, size)
+        ended = time.monotonic()
+        if alone:  # rows that are being written must have tokens to show for their time
+            self._beat = ended
+        self._pace.took(size, ended - began)
 
     def _has_turn(self) -> bool:
         """Whether a job waits whose replies can be written beside those that are."""
