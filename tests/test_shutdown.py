@@ -79,7 +79,8 @@ def begin(tmp_path: Path) -> Iterator[Callable[[], Service]]:
     services: list[Service] = []
 
     def begin() -> Service:
-        services.append(Service("service", "--no-auth", "--port", "0", "--adapters", str(tmp_path / "adapters")))
+        store = str(tmp_path / f"adapters{len(services)}")
+        services.append(Service("service", "--no-auth", "--port", "0", "--adapters", store))
         return services[-1]
 
     yield begin
@@ -117,24 +118,25 @@ def code_of(answer: Answer) -> tuple[int, str]:
     return answer[0], answer[1]["error"]["code"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_service_ends_at_once(begin: Callable[[], Service], number: signal.Signals) -> None:
+def test_an_idle_service_ends_at_once(begin: Callable[[], Service]) -> None:
     """O22, O29: SIGHUP and SIGPIPE change nothing; SIGTERM and SIGINT end it within two seconds with exit code 0."""
-    service = begin().ready()
-    service.tell(signal.SIGHUP)
-    service.tell(signal.SIGPIPE)
-    assert (200, {"status": "ready"}) == service.request("/readyz")
-    service.tell(number)
-    code, seconds, errors = service.ended()
-
-    assert (0, "") == (code, errors) and seconds < 2
+    services = {number: begin() for number in (signal.SIGTERM, signal.SIGINT)}  # they start at the same time
+    for number, service in services.items():
+        service.ready()
+        service.tell(signal.SIGHUP)
+        service.tell(signal.SIGPIPE)
+        assert (200, {"status": "ready"}) == service.request("/readyz")
+        service.tell(number)
+        code, seconds, errors = service.ended()
+        assert (0, "") == (code, errors) and seconds < 2
 
 
 def test_no_reply_is_lost(begin: Callable[[], Service], threads: ThreadPoolExecutor) -> None:
     """O23, O24: what was sent before SIGTERM is answered in full or refused by us, whenever it comes; exit code 0."""
     finished = refused = 0
-    for pause in (0.05, 0.2):
-        service = begin().ready()
+    services = {pause: begin() for pause in (0.05, 0.12, 0.2)}
+    for pause, service in services.items():
+        service.ready()
         service.request("/reply", asked())
         sent = [threads.submit(service.request, "/reply", asked(max_tokens=500, n=2, seed=i)) for i in range(30)]
         time.sleep(pause)
