@@ -1,9 +1,10 @@
 """``python -m service``: the only place where settings, MLX and uvicorn meet.
 
 Exit codes: 0 stopped as asked, 1 refused (bad model, port in use), 2 wrong usage, 3 another service holds the store,
-70 the engine failed.
+70 the engine failed. SIGTERM and SIGINT stop it, a second one at once; SIGHUP and SIGPIPE are ignored.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import logging
@@ -11,11 +12,12 @@ import os
 import re
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 
@@ -33,12 +35,22 @@ from service.private import private_file, private_folder, private_store
 from service.registry import Registry
 from service.settings import Settings, read_settings
 
-GRACE_S = 8
+LULL_S = 0.2  # what has been sent by the time of the signal has been read by then
+GRACE_S = 8.0  # how long replies that are being written may go on
+CUT_AFTER_S = 9  # when the server cuts who has not taken their answer by then
 MOST_SHOWN = 20  # adapters at start
 
 
 class Server(uvicorn.Server):
-    """Leaves with our exit code instead of dying of the signal; a second signal cuts."""
+    """Leaves with our exit code instead of dying of the signal.
+
+    Told to stop it begins nothing new, lets replies that are being written end within *grace_s*, and refuses what is
+    left then: nobody is cut off without an answer. A second signal cuts at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, grace_s: float = GRACE_S):
+        super().__init__(config)
+        self._engine, self._grace_s = engine, grace_s
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,13 +62,24 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
+        if self.should_exit or not self.started:
+            _leave(70 if self._engine.failure else 0)
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._engine.drain()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LULL_S)
+        cutting = asyncio.get_running_loop().call_later(self._grace_s, self._engine.cut)
+        await super().shutdown(sockets)
+        cutting.cancel()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop; returns the exit code."""
     os.umask(0o077)
+    heed_signals()
     settings = read_settings(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "huggingface_hub", "transformers", "asyncio"):
@@ -68,8 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
     except SamevoiceError as error:
         print(f"error [{error.code}]: {error}", file=sys.stderr)
         return exit_code(error)
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:  # noqa: BLE001  a traceback could show message text
         print(internal_failure(error), file=sys.stderr)
         return 70
@@ -108,17 +129,50 @@ def _serve(settings: Settings, listening: Listening) -> int:
     config = uvicorn.Config(
         with_doors(app, listening.hosts, token), http="h11", ws="none", lifespan="on",
         ssl_certfile=settings.certificate, ssl_keyfile=settings.key, access_log=False, log_level="warning",
-        server_header=False, timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=15,
+        server_header=False, timeout_graceful_shutdown=CUT_AFTER_S, timeout_keep_alive=15,
     )  # fmt: skip
-    server = Server(config)
+    return run(Server(config, engine), engine, listening.socket)
+
+
+def run(server: Server, engine: Engine, listener: socket.socket) -> int:
+    """Start the engine, serve until told to stop or until it fails; returns the exit code.
+
+    Raises:
+        BaseRefused: If the base model cannot be used.
+    """
     engine.on_failure = lambda: setattr(server, "should_exit", True)
     engine.start().result()  # a base that cannot be used is refused here, in one line
-    server.run(sockets=[listening.socket])
-    engine.stop()
+    code = 0
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:  # so the server leaves a start that failed, with a code that means something else here
+        code = 70
     if engine.failure is not None:
         print(f"error [engine_error]: the engine failed ({engine.failure})", file=sys.stderr)
-        return 70
-    return 0
+        code = 70
+    if engine.running:
+        _leave(code)
+    return code
+
+
+def heed_signals() -> None:
+    """Where no server listens, nothing is under way that would have to end: a signal ends it all."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _leave(0))
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now.
+
+    The engine thread may be loading, or hang, and cannot be ended from outside; the interpreter's own way out would
+    take MLX apart under its hands, and abort. It holds nothing that has to be written.
+    """
+    with contextlib.suppress(OSError, RuntimeError):  # a pipe that nobody reads; a signal in the middle of a print
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _announce(settings: Settings, registry: Registry, listening: Listening, token: str | None) -> None:

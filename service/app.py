@@ -22,22 +22,30 @@ from service.replies import Replies
 from service.schemas import PromptRequest, ReloadRequest, parse
 from service.settings import Settings
 from service.vllm_routes import load_lora_adapter, unload_lora_adapter
+from service.watch import SILENT_S, Readiness, probe_of, watch
 
 _NO_TELEMETRY: Any = {
     "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
 }  # fmt: skip
 
 
-def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry], None] = lambda _: None) -> FastAPI:
-    """The app around an engine that has not been started; its lifespan starts and stops it.
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    on_ready: Callable[[Registry], None] = lambda _: None,
+    silent_s: float = SILENT_S,
+) -> FastAPI:
+    """The app around an engine that has not been started; its lifespan starts, watches and stops it.
 
     Args:
         on_ready: Called once, when the base is loaded and the store has been read.
+        silent_s: After so many seconds without anything done, an engine that has work counts as dead.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         base = await asyncio.wrap_future(engine.start())
+        watching = asyncio.create_task(watch(engine, silent_s))
         try:
             registry = Registry(settings.adapters, engine, base, settings.adapter)
             await registry.start()
@@ -46,9 +54,11 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
                 registry, engine, settings.waiting, settings.rows, on_answer=app.state.metrics.replied
             )
             app.state.metrics.live.watch(registry, app.state.replies)
+            app.state.readiness = Readiness(engine, probe_of(base))
             on_ready(registry)
             yield
         finally:
+            watching.cancel()
             await asyncio.to_thread(engine.stop)
 
     app = FastAPI(
@@ -60,6 +70,7 @@ def create_app(settings: Settings, engine: Engine, on_ready: Callable[[Registry]
     app.add_exception_handler(Exception, _internal)
     _add_routes(app)
     app.state.settings, app.state.engine, app.state.metrics = settings, engine, Metrics()
+    app.state.readiness = None
     return app
 
 
@@ -94,9 +105,11 @@ async def healthz() -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Able to write replies."""
-    if request.app.state.engine.failure is not None:
-        raise NotReady("the engine has failed", code="engine_error")
+    """Able to deliver tokens."""
+    readiness: Readiness | None = request.app.state.readiness
+    if readiness is None:
+        raise NotReady("the base model and the adapters are being loaded")
+    await readiness.check()
     return UnicodeJSONResponse({"status": "ready"})
 
 

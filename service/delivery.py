@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from errors import DeadlinePassed, Malformed, SamevoiceError
+from errors import DeadlinePassed, Malformed, NotReady, SamevoiceError
 from service.answers import NOBODY, UnicodeJSONResponse, envelope
 from service.observed import note_error, note_usage
 from service.replies import Event
@@ -32,11 +32,13 @@ def deadline(request: Request) -> float:
 
 
 async def body(request: Request) -> bytes:
-    """What the request brought. Raises Malformed if the client left before its end."""
+    """What the request brought. Raises Malformed if the client left before its end, NotReady at shutdown."""
     try:
         return await request.body()
     except ClientDisconnect:
         raise Malformed("the body ended early", code="bad_request") from None
+    except asyncio.CancelledError:  # the server's grace is over, and the rest of the body has not come
+        raise NotReady("the service is shutting down", code="shutting_down") from None
 
 
 async def whole(

@@ -8,6 +8,7 @@ its supervisor starts it anew.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import queue
@@ -15,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from service.pace import Pace, chunk
 log = logging.getLogger("samevoice.engine")
 
 WARMING = "(warming)"  # the group of prompts that are fed ahead of any request: no adapter can be called so
+LEAVE_S = 3.0  # how long a thread that is told to end is waited for; one that hangs is left behind
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,10 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._opened: Future[BaseFacts] = Future()
         self._gate = threading.Lock()  # what is put in before failure or stop is answered, what comes later refused
-        self._stopping = False
+        self._unanswered: set[Future[Any]] = set()  # what somebody may be waiting for
+        self._draining = self._stopping = False
+        self._beat: float | None = None  # when the thread last got something done; None: it waits for work
+        self._delivered = -math.inf
         self.failure: str | None = None
         self.on_failure: Callable[[], None] = lambda: None
 
@@ -268,13 +273,58 @@ class Engine:
         """Bytes in use and set aside on the device. Raises as ``write``."""
         return await self._call(lambda device: device.memory())  # type: ignore[no-any-return]
 
-    def stop(self) -> None:
-        """End the thread: what is in flight fails with NotReady. Returns when it has ended."""
+    def drain(self) -> None:
+        """Begin nothing new: what waits and what comes is refused with NotReady, what was begun goes on."""
+        with self._gate:
+            self._draining = True  # seen in the next turn: a thread that takes none has nobody waiting
+
+    def cut(self) -> None:
+        """Everything in flight fails with NotReady now, whatever the thread is doing; it is told to end."""
         with self._gate:
             self._stopping = True
         self._inbox.put(None)
+        self._fail_all()
+
+    def stop(self) -> None:
+        """``cut``, and wait for the end of the thread, but not for ever: ``running`` says whether it came."""
+        self.cut()
         if self._thread.is_alive():
-            self._thread.join(timeout=30)
+            self._thread.join(timeout=LEAVE_S)
+
+    def give_up(self, reason: str) -> None:
+        """The engine has failed as somebody else found: all in flight is told at once, the thread is not waited for."""
+        self._fail(reason)
+        self._inbox.put(None)
+        self._fail_all()
+
+    def check(self) -> None:
+        """Raises NotReady if the engine has failed or is stopping."""
+        if self.failure is not None:
+            raise NotReady(
+                "the engine has failed and the service is ending: it will be started anew", code="engine_error"
+            )
+        if self._draining or self._stopping:
+            raise _shutting_down()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the thread last got something done, 0 while it has nothing to do; infinite where it has died
+        without a word. A chunk of a prompt counts from when it should be done.
+        """
+        if self._opened.done() and not (self.running or self._stopping or self.failure):
+            return math.inf
+        beat = self._beat
+        return 0.0 if beat is None else max(0.0, time.monotonic() - beat)
+
+    @property
+    def delivered_s(self) -> float:
+        """Seconds since the last token of a reply; infinite before the first."""
+        return time.monotonic() - self._delivered
 
     async def _call(self, work: Callable[[Device], Any]) -> Any:
         call = _Call(work, _promise())
@@ -282,17 +332,31 @@ class Engine:
         return await asyncio.wrap_future(call.done)
 
     def _put(self, item: "_Call | _Asked") -> None:
+        future = item.future if isinstance(item, _Asked) else item.done
         with self._gate:
-            self._check_alive()
+            self.check()
             self._inbox.put(item)
+            self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
 
-    def _check_alive(self) -> None:
-        if self.failure is not None:
-            raise NotReady(
-                "the engine has failed and the service is ending: it will be started anew", code="engine_error"
-            )
-        if self._stopping:
-            raise NotReady("the service is shutting down", code="shutting_down")
+    def _fail(self, reason: str) -> None:
+        """The first reason stays, and is told once."""
+        with self._gate:
+            if self.failure is not None:
+                return
+            self.failure = reason
+        log.error("engine failed: %s", reason)
+        self.on_failure()
+
+    def _fail_all(self) -> None:
+        """What is unanswered is answered with NotReady. After ``_gate`` was closed: nothing comes in any more."""
+        error = NotReady("the engine has stopped before the reply was written", code="engine_error")
+        if self.failure is None:
+            error = _shutting_down()
+        with self._gate:
+            unanswered = list(self._unanswered)
+        for future in unanswered:
+            _settle(future, error=error)
 
     # -- on the engine thread
 
@@ -306,12 +370,9 @@ class Engine:
         try:
             while self._take_in():
                 self._turn(device)
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             # Fail-stop, whatever it was: after an MLX error nothing on the device can be trusted.
-            with self._gate:
-                self.failure = type(error).__name__
-            log.error("engine failed: %s", self.failure)
-            self.on_failure()
+            self._fail(type(error).__name__)
         finally:
             self._fail_all()
             device.close()
@@ -319,10 +380,15 @@ class Engine:
     def _take_in(self) -> bool:
         """Take in what has come; wait when there is nothing to do. False when told to stop."""
         while True:
+            wait = self._idle and not self._resting
             try:
-                item = self._inbox.get(block=self._idle and not self._resting)
+                if wait:
+                    self._beat = None
+                item = self._inbox.get(block=wait)
             except queue.Empty:
                 return True
+            if wait:
+                self._beat = time.monotonic()
             if item is None:
                 return False
             if isinstance(item, _Asked):
@@ -343,14 +409,20 @@ class Engine:
         """
         if self._idle:
             self._resting = device.rest()
+            self._beat = time.monotonic()
             return
+        while self._draining and len(self._waiting):
+            _settle(self._waiting.take().future, error=_shutting_down())
         while self._left:
             self._drop(device, self._left.pop())
         if self._calls and self._calls[0].go_on(device):
             self._calls.popleft()
         self._feed(device)
-        for token in device.step() if self._writing else []:
+        tokens = device.step() if self._writing else []
+        for token in tokens:
             self._hand_out(token)
+        if tokens or not self._writing:  # rows that are given nothing are not served, however many turns are taken
+            self._beat = time.monotonic()
 
     def _feed(self, device: Device) -> None:
         """Feed prompts, as many tokens as rows that are being written can wait for."""
@@ -359,13 +431,22 @@ class Engine:
             self._fed = self._fed or self._begin(device)
             feeding = self._fed.feeding
             assert feeding is not None
-            size, began = chunk(feeding.left, room), time.monotonic()
-            device.feed(feeding, size)
-            self._pace.took(size, time.monotonic() - began)
+            size = chunk(feeding.left, room)
+            self._feed_chunk(device, feeding, size)
             room -= max(size, self._pace.least)
             if feeding.left == 0:
                 self._start_writing(self._fed)
                 self._fed = None
+
+    def _feed_chunk(self, device: Device, feeding: Feeding, size: int) -> None:
+        began, alone = time.monotonic(), not self._writing
+        if alone:
+            self._beat = began + self._pace.at_most_s(size)
+        device.feed(feeding, size)
+        ended = time.monotonic()
+        if alone:  # rows that are being written must have tokens to show for their time
+            self._beat = ended
+        self._pace.took(size, ended - began)
 
     def _has_turn(self) -> bool:
         """Whether a job waits whose replies can be written beside those that are."""
@@ -391,7 +472,8 @@ class Engine:
         asked, number = self._writing[token.key]
         if not math.isfinite(token.logprob):
             raise ArithmeticError("logits are not finite")
-        asked.first_at = asked.first_at or time.monotonic()
+        self._delivered = time.monotonic()
+        asked.first_at = asked.first_at or self._delivered
         reply = asked.written.replies[number]
         reply.logprobs.append(token.logprob)
         if token.end != "stop":
@@ -423,22 +505,6 @@ class Engine:
         for key in keys:
             del self._writing[key]
 
-    def _fail_all(self) -> None:
-        error = NotReady("the engine has stopped before the reply was written", code="engine_error")
-        if self.failure is None:
-            error = NotReady("the service is shutting down", code="shutting_down")
-        asked = [*(asked for asked, _ in self._writing.values()), *self._waiting, *([self._fed] if self._fed else [])]
-        left: list[Future[Any]] = [one.future for one in asked] + [call.done for call in self._calls]
-        while not self._inbox.empty():
-            item = self._inbox.get()
-            if isinstance(item, _Asked):
-                left.append(item.future)
-            elif isinstance(item, _Call):
-                left.append(item.done)
-        for future in left:
-            if not future.done():  # a job has several rows
-                _settle(future, error=error)
-
 
 def _timed(pieces: Iterator[str]) -> Generator[None, None, dict[str, float]]:
     """The same pieces; returns the milliseconds spent on those of each name."""
@@ -462,6 +528,10 @@ def _on_loop(on_token: Callable[[int, int], None]) -> Callable[[int, int], None]
     return tell
 
 
+def _shutting_down() -> NotReady:
+    return NotReady("the service is shutting down", code="shutting_down")
+
+
 def _promise() -> "Future[Any]":
     """A future that only this module settles: who waits may leave, but not cancel it under the engine's hands."""
     future: Future[Any] = Future()
@@ -470,7 +540,9 @@ def _promise() -> "Future[Any]":
 
 
 def _settle(future: "Future[Any]", result: Any = None, error: SamevoiceError | None = None) -> None:
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    """The first answer counts: whoever waited may have been told already that there will be none."""
+    with contextlib.suppress(InvalidStateError):
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)

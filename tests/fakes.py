@@ -98,7 +98,7 @@ class FakeDevice:
         self.removed: list[int] = []
         self.freed: list[int] = []
         self.warm: dict[int, list[Prefix]] = {}
-        self.raises: dict[str, Exception] = {}
+        self.raises: dict[str, BaseException] = {}
         self.logprob = -0.5
         self.cached, self.pieces = 0, 1
         self.steps_left: int | None = None

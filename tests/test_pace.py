@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pace import LEAST, MOST, STALL_S, WHOLE, Pace, chunk
+from service.pace import FIRST_S, LEAST, MOST, STALL_S, WHOLE, Pace, chunk
 from tests.hostile import THOROUGH
 
 CHUNKS = st.lists(st.tuples(st.integers(0, MOST), st.floats(0, 100)), max_size=30)
@@ -62,6 +62,16 @@ def test_a_few_tokens_say_nothing() -> None:
     pace.took(LEAST - 1, 50.0)
 
     assert Pace() == pace
+
+
+@pytest.mark.parametrize("seconds_a_token", [0.0001, 0.2])
+def test_a_chunk_is_late_by_what_was_learned(seconds_a_token: float) -> None:
+    """Before anything is known a chunk has long; after one it has more than that one took, however slow that was."""
+    pace = Pace()
+    assert FIRST_S == pace.at_most_s(LEAST)
+    pace.took(MOST, MOST * seconds_a_token)
+
+    assert 0.8 * MOST * seconds_a_token < pace.at_most_s(MOST) < MOST * seconds_a_token + 4
 
 
 @THOROUGH
