@@ -298,7 +298,7 @@ def test_who_leaves_a_stream_takes_its_rows_along(store: Path, device: FakeDevic
             assert device.did[: device.did.index("remove")].count("step") <= 3 + 1  # the one that is being taken
 
     scenario(work)
-    assert [1, 2, 3] == device.removed
+    assert device.removed in ([1, 2, 3], [0, 1, 2, 3])  # the first is short: it may have ended by then
 
 
 def test_who_leaves_while_the_stream_waits_costs_nothing(store: Path, device: FakeDevice) -> None:
