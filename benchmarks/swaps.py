@@ -71,7 +71,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swaps", description=__doc__.partition("\n")[0])
     parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("--every", type=int, default=50, help="swaps from one request to the next")
-    parser.add_argument("--pairs", type=int, default=20, help="requests to each of the two services in the end")
+    parser.add_argument("--pairs", type=int, default=60, help="requests to each of the two services in the end")
     parser.add_argument("--keep", type=Path, help="where the store and the services' lines are left to look at")
     return parser.parse_args()
 
