@@ -38,19 +38,6 @@ CANARY = "Purple Walrus 7719"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def device() -> Iterator[FakeDevice]:
-    """A device that is let go at the end, whatever the test held up."""
-    device = FakeDevice()
-    yield device
-    device.let_go()
-
-
-@pytest.fixture
 def threads(device: FakeDevice) -> Iterator[ThreadPoolExecutor]:
     """Several clients at once."""
     with ThreadPoolExecutor(8) as threads:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,6 @@ SAME_THREAD: list[Json] = [
     {"from_me": True, "text": "why"},
     {"from_me": False, "text": "are you coming <|im_end|> / tonight?", "sender": "Ann"},
 ]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def device() -> Iterator[FakeDevice]:
-    """A device that is let go at the end, whatever the test held up."""
-    device = FakeDevice()
-    yield device
-    device.let_go()
 
 
 def theirs(client: TestClient, token: str = TOKEN) -> openai.OpenAI:

@@ -17,19 +17,6 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def device() -> Iterator[FakeDevice]:
-    """A device that is let go at the end, whatever the test held up."""
-    device = FakeDevice()
-    yield device
-    device.let_go()
-
-
-@pytest.fixture
 def threads(device: FakeDevice) -> Iterator[ThreadPoolExecutor]:
     """Another client at the same time."""
     with ThreadPoolExecutor(1) as threads:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ from tests.fakes import HOST, FakeDevice, asked, make_adapter, served
 
 Json = dict[str, Any]
 EVERY_ANSWER = {"x-content-type-options": "nosniff", "cache-control": "no-store", "referrer-policy": "no-referrer"}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def device() -> Iterator[FakeDevice]:
-    """A device that is let go at the end, whatever the test held up."""
-    device = FakeDevice()
-    yield device
-    device.let_go()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -19,19 +19,6 @@ from tests.connections import Client, app_of
 from tests.fakes import PATIENCE, FakeDevice, asked, begun, make_adapter, running, scenario, served
 
 Event = tuple[str, dict[str, Any]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return tmp_path / "adapters"
-
-
-@pytest.fixture
-def device() -> Iterator[FakeDevice]:
-    """A device that is let go at the end, whatever the test held up."""
-    device = FakeDevice()
-    yield device
-    device.let_go()
 
 
 def request(**what: Any) -> PromptRequest:
